@@ -1,0 +1,1 @@
+"""Segment, classify and review nuclei of H&E images."""

@@ -1,0 +1,1 @@
+"""The method on plain arrays: maps, targets, decoding, tiling, metrics and colour."""

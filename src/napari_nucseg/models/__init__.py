@@ -1,0 +1,1 @@
+"""The student network, its checkpoints and the runtimes that execute it."""

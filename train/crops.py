@@ -1,0 +1,120 @@
+"""The training set: an endless, seekable sequence of augmented crops with their targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from napari_nucseg.core.maps import MapLayout
+from napari_nucseg.core.targets import make_targets
+from train.augment import AugmentConfig, augment_colour, random_affine, warp
+from train.data import AnnotatedImage, SetConfig
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """Size, resolution and aim of the crops.
+
+    Parameters
+    ----------
+    size : int
+        Side in pixels at the model's resolution.
+    mpp : float
+        The model's resolution in micrometres per pixel.
+    p_balanced : float
+        In images with classes: share of crops aimed at a nucleus of a class drawn uniformly, so that rare
+        classes are seen; the others are placed uniformly.
+    """
+
+    size: int = 256
+    mpp: float = 0.25
+    p_balanced: float = 0.5
+
+
+class Crops(Dataset[Batch]):
+    """Crop `index` of the training, a pure function of the seed and the index."""
+
+    def __init__(
+        self,
+        images: list[AnnotatedImage],
+        sets: dict[str, SetConfig],
+        layout: MapLayout,
+        crop: CropConfig,
+        augment: AugmentConfig,
+        seed: int,
+    ) -> None:
+        self.images, self.layout, self.crop, self.augment, self.seed = images, layout, crop, augment, seed
+        sizes = {key: sum(im.labels.size for im in images if im.dataset == key) for key in sets}
+        shares = np.array([sets[im.dataset].weight * im.labels.size / sizes[im.dataset] for im in images])
+        self.shares = shares / shares.sum()
+
+    def _aim(self, source: AnnotatedImage, rng: np.random.Generator) -> tuple[float, float]:
+        height, width = source.labels.shape
+        typed = source.nuclei[source.nuclei[:, 2] > 0]
+        if len(typed) and rng.random() < self.crop.p_balanced:
+            chosen = rng.choice(np.unique(typed[:, 2]))
+            row, col, _ = rng.choice(typed[typed[:, 2] == chosen])
+            spread = self.crop.size / 3
+            return float(row + rng.uniform(-spread, spread)), float(col + rng.uniform(-spread, spread))
+        margin = 0.3 * self.crop.size
+        return (
+            float(rng.uniform(min(margin, height / 2), max(height - margin, height / 2))),
+            float(rng.uniform(min(margin, width / 2), max(width - margin, width / 2))),
+        )
+
+    def __getitem__(self, index: int) -> Batch:
+        rng = np.random.default_rng([self.seed, index])
+        source = self.images[rng.choice(len(self.images), p=self.shares)]
+        zoom = self.crop.mpp / source.mpp
+        matrix = random_affine(rng, self._aim(source, rng), zoom, self.crop.size, self.augment.scale)
+        image = augment_colour(warp(source.image, matrix, self.crop.size, nearest=False), rng, self.augment)
+        labels = warp(source.labels, matrix, self.crop.size, nearest=True)
+        types = None if source.types is None else warp(source.types, matrix, self.crop.size, nearest=True)
+        return to_batch_item(image, labels, types, self.layout)
+
+
+def to_batch_item(
+    image: np.ndarray, labels: np.ndarray, types: np.ndarray | None, layout: MapLayout
+) -> Batch:
+    """Return image (3, H, W) uint8 and its targets as tensors."""
+    targets = make_targets(labels, types, layout)
+    return {
+        "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+        "foreground": torch.from_numpy(targets.foreground),
+        "distance": torch.from_numpy(targets.distance),
+        "centre": torch.from_numpy(targets.centre),
+        "boundary": torch.from_numpy(targets.boundary),
+        "type": torch.from_numpy(targets.type),
+    }
+
+
+class _From(Sampler[int]):
+    """Indices start, start + 1, ..., stop - 1."""
+
+    def __init__(self, start: int, stop: int) -> None:
+        self.start, self.stop = start, stop
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.stop))
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+def loader(crops: Crops, start: int, stop: int, batch_size: int, workers: int) -> DataLoader[Batch]:
+    """Return batches of crops start..stop - 1 in order, whatever the number of workers."""
+    return DataLoader(
+        crops,
+        batch_size=batch_size,
+        sampler=_From(start, stop),
+        num_workers=workers,
+        drop_last=True,
+        prefetch_factor=4 if workers else None,
+    )

@@ -1,0 +1,137 @@
+"""Train a student from labels alone: ``python -m train.fit --config train/configs/student.toml``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from napari_nucseg.core.maps import MapLayout
+from napari_nucseg.errors import NucSegError
+from napari_nucseg.models.student import Student, StudentConfig
+from train.augment import AugmentConfig
+from train.config import load_config, to_mapping
+from train.crops import CropConfig, Crops
+from train.data import AnnotatedImage, SetConfig, load_split
+from train.loop import Loop, LoopConfig
+from train.runlog import RunLog
+from train.task import LossWeights, MapTask
+from train.validate import Validator
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the data lies, its sets and the classes to learn."""
+
+    root: Path = Path("../shared/data")
+    classes: tuple[str, ...] = ("neoplastic", "inflammatory", "connective", "epithelial", "other")
+    sets: dict[str, SetConfig] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of the student and its normalisation (mean and standard deviation of 8-bit RGB)."""
+
+    widths: tuple[int, ...] = StudentConfig.widths
+    blocks: tuple[int, ...] = StudentConfig.blocks
+    decoder_blocks: tuple[int, ...] = StudentConfig.decoder_blocks
+    angles: tuple[int, ...] = (0, 90)
+    mean: tuple[float, ...] = (178.0, 136.0, 178.0)
+    std: tuple[float, ...] = (51.0, 56.0, 42.0)
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Everything `train.fit` can be told."""
+
+    run: Path = Path("runs/student")
+    device: str = "auto"
+    threads: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    crop: CropConfig = field(default_factory=CropConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: LossWeights = field(default_factory=LossWeights)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+def class_weights(images: list[AnnotatedImage], n_classes: int) -> torch.Tensor:
+    """Weights of the type cross-entropy: the inverse square root of each class' nuclei, mean 1 over the classes.
+
+    Crops are already drawn balanced by class to a part, so the full inverse would count rarity twice.
+    Background weighs as much as the commonest class.
+    """
+    counts = np.zeros(n_classes)
+    for image in images:
+        counts += np.bincount(image.nuclei[:, 2], minlength=n_classes + 1)[1 : n_classes + 1]
+    inverse = 1 / np.sqrt(np.maximum(counts, 1))
+    weights = np.where(counts > 0, inverse, inverse.min())
+    weights = weights / weights.mean()
+    return torch.tensor([weights.min(), *weights], dtype=torch.float32)
+
+
+def build(config: FitConfig, train: list[AnnotatedImage]) -> tuple[MapTask, Student]:
+    """Return the task and the student inside it."""
+    layout = MapLayout(angles=config.model.angles, n_classes=len(config.data.classes))
+    m = config.model
+    student = Student(StudentConfig(m.widths, m.blocks, m.decoder_blocks, layout))
+    weights = class_weights(train, layout.n_classes)
+    return MapTask(student, layout, m.mean, m.std, config.loss, weights), student
+
+
+def choose_device(name: str) -> str:
+    """Resolve "auto" to CUDA where there is one, else the CPU."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+def fit(config: FitConfig) -> None:
+    """Train to the end, resuming from the run folder."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(config.loop.seed)
+    root, sets, classes = config.data.root, config.data.sets, config.data.classes
+    train = load_split(root, sets, classes, held_out=False)
+    held = load_split(root, {k: v for k, v in sets.items() if v.held_out}, classes, held_out=True)
+    task, student = build(config, train)
+    crops = Crops(train, sets, student.config.layout, config.crop, config.augment, config.loop.seed)
+    run = RunLog(config.run)
+    run.config(to_mapping(config))
+    validate: Validator = Validator(held, student.config.layout, classes, config.crop.mpp)
+    millions = sum(p.numel() for p in student.parameters()) / 1e6
+    logging.info("%d training, %d validation images; %.2f M parameters", len(train), len(held), millions)
+    loop = Loop(task, crops, config.loop, run, choose_device(config.device))
+
+    def score(average: nn.Module) -> dict[str, float]:
+        return validate(average.predict)  # type: ignore[operator]
+
+    loop.fit(score, "bpq")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of ``python -m train.fit``."""
+    parser = argparse.ArgumentParser(prog="python -m train.fit", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="a TOML file, see train/configs")
+    parser.add_argument("overrides", nargs="*", help="key.sub=value, for example loop.steps=2000")
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
+    try:
+        fit(load_config(FitConfig, args.config, args.overrides))
+    except NucSegError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on from the last checkpoint.", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
