@@ -1,0 +1,1 @@
+"""The plugin: the only part of the package that knows napari and Qt."""
