@@ -457,8 +457,8 @@ def test_vectors_detection_with_empty_images(vectors, with_empty, without):
     """The published code invents a class-0 nucleus at (0, 0) on each empty side, which is wrong.
 
     Right: the counts of the other images, plus 25 misses (empty prediction), plus 25 false positives (empty
-    truth), plus nothing (both empty). Adding the inventions, that is one pair, one miss and one false positive
-    of class 0, gives the published figure.
+    truth), plus nothing (both empty). Adding the inventions, that is one pair, one miss and one false
+    positive of class 0, gives the published figure.
     """
     expected, pairs, _ = vectors
     counts = pooled_detection(pairs, expected["sets"][with_empty]["pairs"])
