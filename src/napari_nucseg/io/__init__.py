@@ -1,0 +1,1 @@
+"""Reading of images and writing of results; neither torch nor Qt is imported here."""
