@@ -30,7 +30,7 @@ _STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 RGB_FROM_HED: NDArray[np.float64] = (_STAINS / np.linalg.norm(_STAINS, axis=1)[:, None]).astype(np.float64)
 """(3 stains, 3 channels): the unit OD colour of haematoxylin, eosin and DAB."""
 
-HED_FROM_RGB: NDArray[np.float64] = np.linalg.inv(RGB_FROM_HED)
+HED_FROM_RGB: NDArray[np.float64] = np.linalg.inv(RGB_FROM_HED).astype(np.float64)
 """(3 channels, 3 stains): ``OD @ HED_FROM_RGB`` are the stain amounts."""
 
 OD_OF_VALUE: NDArray[np.float32] = -np.log10(np.maximum(np.arange(256), 1) / 255).astype(np.float32)
@@ -227,7 +227,7 @@ def jitter_stain(
     shift = strength / 4 if shift is None else shift
     if not (0 <= strength < 1 and 0 <= shift < np.inf):
         raise NucSegError(
-            f"Stain jitter {strength} with shift {shift} is out of range; use 0 <= strength < 1 and shift >= 0."
+            f"Stain jitter {strength} with shift {shift} is out of range; use 0 <= strength < 1, shift >= 0."
         )
     alpha, beta = rng.uniform(1 - strength, 1 + strength, 3), rng.uniform(-shift, shift, 3)
     mix = (HED_FROM_RGB * alpha @ RGB_FROM_HED).astype(np.float32) * np.float32(_STEPS_PER_OD)
