@@ -127,7 +127,7 @@ def as_rgb(array: Any, axes: str | None = None) -> NDArray[np.uint8]:
     Returns
     -------
     ndarray
-        (H, W, 3) uint8. The input itself where it already is that.
+        (H, W, 3) uint8, sharing the memory of the input where it already is that.
 
     Raises
     ------

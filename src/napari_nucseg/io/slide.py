@@ -330,7 +330,7 @@ def _open(path: Path) -> ArraySource | TiffPyramid:
         from napari_nucseg.io.picture import read_picture
 
         pixels, mpp = read_picture(path)
-        return ArraySource([pixels], mpp)
+        return ArraySource([pixels], mpp, "YXC"[: pixels.ndim])
     from napari_nucseg.io.tiff import TiffPyramid
 
     return TiffPyramid(path)
