@@ -83,13 +83,13 @@ def warp(source: NDArray, matrix: NDArray[np.float64], size: int, nearest: bool)
 def _colour(image: Image, rng: np.random.Generator, amount: float) -> Image:
     gain = (1 + rng.uniform(-amount, amount)) * (1 + rng.uniform(-amount, amount, 3) / 2)
     offset = 255 * rng.uniform(-amount, amount) / 2
-    table = np.arange(256)[:, None] * gain + offset
-    table = np.clip(table, 0, 255).astype(np.uint8).reshape(1, 256, 3)
-    return cv2.LUT(image, table)
+    table = np.clip(np.arange(256)[:, None] * gain + offset, 0, 255)
+    return np.asarray(cv2.LUT(image, table.astype(np.uint8).reshape(1, 256, 3)), np.uint8)
 
 
 def _jpeg(image: Image, quality: int) -> Image:
-    return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+    encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)
 
 
 def augment_colour(image: Image, rng: np.random.Generator, config: AugmentConfig) -> Image:

@@ -63,7 +63,9 @@ def load_config(cls: type[T], path: Path | None, overrides: Sequence[str] = ()) 
         try:
             data = tomllib.loads(path.read_text())
         except OSError as error:
-            raise NucSegError(f"Config '{path}' cannot be read ({error.strerror}); check the path.") from error
+            raise NucSegError(
+                f"Config '{path}' cannot be read ({error.strerror}); check the path."
+            ) from error
         except tomllib.TOMLDecodeError as error:
             raise NucSegError(f"Config '{path}' is not valid TOML: {error}.") from error
     for item in overrides:

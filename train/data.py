@@ -132,7 +132,9 @@ def image_names(folder: Path, split: str) -> list[str]:
     return sorted(p.stem for p in images.iterdir() if p.suffix.lower() in {".png", ".jpg", ".tif", ".tiff"})
 
 
-def load_image(folder: Path, split: str, name: str, config: SetConfig, classes: tuple[str, ...]) -> AnnotatedImage:
+def load_image(
+    folder: Path, split: str, name: str, config: SetConfig, classes: tuple[str, ...]
+) -> AnnotatedImage:
     """Read one image with its truth; classes are mapped to positions in `classes`."""
     meta = json.loads((folder / "dataset.json").read_text())
     path = next((folder / split / "images").glob(f"{name}.*"))
@@ -148,7 +150,9 @@ def load_image(folder: Path, split: str, name: str, config: SetConfig, classes: 
     if mpp is None and config.mpp_from_size:
         mpp = config.mpp_from_size / median_diameter(labels)
     if mpp is None or not np.isfinite(mpp):
-        raise NucSegError(f"Resolution of '{folder.name}/{name}' is unknown; set data.sets.{folder.name}.mpp.")
+        raise NucSegError(
+            f"Resolution of '{folder.name}/{name}' is unknown; set data.sets.{folder.name}.mpp."
+        )
     return AnnotatedImage(folder.name, name, image, labels, types, float(mpp), nuclei)
 
 
@@ -158,9 +162,11 @@ def load_split(
     """Read the training images of every set, or those held out of them for validation."""
     out = []
     for key, config in sets.items():
-        for name in image_names(root / key, "train"):
-            if name.startswith(config.held_out or ("\0",)) == held_out:
-                out.append(load_image(root / key, "train", name, config, classes))
+        out += [
+            load_image(root / key, "train", name, config, classes)
+            for name in image_names(root / key, "train")
+            if name.startswith(config.held_out or ("\0",)) == held_out
+        ]
     if not out:
         raise NucSegError(f"No {'validation' if held_out else 'training'} image in '{root}'; see data.sets.")
     return out

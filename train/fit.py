@@ -110,7 +110,7 @@ def fit(config: FitConfig) -> None:
     loop = Loop(task, crops, config.loop, run, choose_device(config.device))
 
     def score(average: nn.Module) -> dict[str, float]:
-        return validate(average.predict)  # type: ignore[operator]
+        return validate(average.predict)
 
     loop.fit(score, "bpq")
 

@@ -145,9 +145,7 @@ class Loop:
         """Run to `config.steps`; `validate` gets the averaged task, and the best `score` is kept."""
         size = self.config.batch_size
         self.task.train()
-        batches = loader(
-            self.crops, self.step * size, self.config.steps * size, size, self.config.workers
-        )
+        batches = loader(self.crops, self.step * size, self.config.steps * size, size, self.config.workers)
         began, first = time.monotonic(), self.step
         sums: dict[str, float] = {}
         for batch in batches:

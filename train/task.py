@@ -16,7 +16,9 @@ from train.crops import Batch
 class Task(Protocol):
     """What the loop needs: a module whose forward maps a batch to named losses, `total` among them."""
 
-    def __call__(self, batch: Batch) -> dict[str, Tensor]: ...
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses of a batch."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class MapTask(nn.Module):
         return self.network(scaled.contiguous(memory_format=torch.channels_last)).float()
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses of a batch, see `losses`."""
         raw = self.predict(batch["image"])
         with torch.autocast(raw.device.type, enabled=False):
             return self.losses(raw, batch)

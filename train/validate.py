@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from napari_nucseg.core.decode import DecodeConfig, Fields, compress, decode
 from napari_nucseg.core.maps import MapLayout
-from napari_nucseg.core.metrics import aji, detection_f1, dice, panoptic_quality
+from napari_nucseg.core.metrics import DetectionCounts, aji, detection_f1, dice, panoptic_quality
 from napari_nucseg.models.student import activate
 from train.data import AnnotatedImage, nucleus_classes
 
@@ -22,7 +22,11 @@ MULTIPLE = 32
 
 @torch.no_grad()
 def predict_fields(
-    predict: Callable[[Tensor], Tensor], item: AnnotatedImage, layout: MapLayout, mpp: float, device: str = "cpu"
+    predict: Callable[[Tensor], Tensor],
+    item: AnnotatedImage,
+    layout: MapLayout,
+    mpp: float,
+    device: str = "cpu",
 ) -> Fields:
     """Run a network on one whole image at the model's resolution and return the decoder's fields there."""
     image = torch.from_numpy(np.ascontiguousarray(item.image.transpose(2, 0, 1)))[None].to(device).float()
@@ -36,7 +40,18 @@ def predict_fields(
     return compress(np.ascontiguousarray(maps.cpu().numpy()), layout)
 
 
-def score_image(fields: Fields, item: AnnotatedImage, config: DecodeConfig) -> dict[str, NDArray | float]:
+@dataclass(frozen=True)
+class Score:
+    """Scores of one image."""
+
+    image: AnnotatedImage
+    aji: float
+    bpq: float
+    dice: float
+    detection: DetectionCounts
+
+
+def score_image(fields: Fields, item: AnnotatedImage, config: DecodeConfig) -> Score:
     """Decode one image and compare it with its truth, at the truth's resolution."""
     found = decode(fields, config)
     owner = found.owner
@@ -50,12 +65,13 @@ def score_image(fields: Fields, item: AnnotatedImage, config: DecodeConfig) -> d
     shown = np.unique(owner[owner > 0]) - 1
     pred_types = found.probabilities[shown].argmax(1) + 1
     detection = detection_f1(true_points, true_types, pred_points, pred_types, radius=3.0 / item.mpp)
-    return {
-        "aji": aji(item.labels, owner),
-        "bpq": panoptic_quality(item.labels, owner).pq,
-        "dice": dice(item.labels, owner),
-        "detection": detection,
-    }
+    return Score(
+        image=item,
+        aji=aji(item.labels, owner),
+        bpq=panoptic_quality(item.labels, owner).pq,
+        dice=dice(item.labels, owner),
+        detection=detection.counts,
+    )
 
 
 class Validator:
@@ -67,26 +83,25 @@ class Validator:
         self.images, self.layout, self.classes, self.mpp = images, layout, classes, mpp
 
     def __call__(self, predict: Callable[[Tensor], Tensor], device: str = "cpu") -> dict[str, float]:
+        """Return the scores of a network given by its raw prediction."""
         config = DecodeConfig()
         scored = [
-            (item, score_image(predict_fields(predict, item, self.layout, self.mpp, device), item, config))
+            score_image(predict_fields(predict, item, self.layout, self.mpp, device), item, config)
             for item in self.images
         ]
         return summarise(scored, self.classes)
 
 
-def summarise(scored: list, classes: tuple[str, ...]) -> dict[str, float]:
-    """Average the scores of `score_image` over images, set by set; detection counts are pooled."""
-    out: dict[str, float] = {"bpq": float(np.mean([s["bpq"] for _, s in scored]))}
-    for key in dict.fromkeys(item.dataset for item, _ in scored):
-        mine = [s for item, s in scored if item.dataset == key]
+def summarise(scores: list[Score], classes: tuple[str, ...]) -> dict[str, float]:
+    """Average the scores over images, set by set; detection counts are pooled."""
+    out: dict[str, float] = {"bpq": float(np.mean([s.bpq for s in scores]))}
+    for key in dict.fromkeys(s.image.dataset for s in scores):
+        mine = [s for s in scores if s.image.dataset == key]
         for name in ("aji", "bpq", "dice"):
-            out[f"{key}/{name}"] = float(np.mean([s[name] for s in mine]))
-        total = mine[0]["detection"].counts
-        for s in mine[1:]:
-            total = total + s["detection"].counts
+            out[f"{key}/{name}"] = float(np.mean([getattr(s, name) for s in mine]))
+        total = sum((s.detection for s in mine), DetectionCounts())
         out[f"{key}/f1_d"] = total.f1_d
-        if any(item.types is not None for item, _ in scored if item.dataset == key):
-            for number, value in total.f1_c(range(1, len(classes) + 1)).items():
-                out[f"{key}/f1_{classes[number - 1]}"] = value
+        if any(s.image.types is not None for s in mine):
+            per_class = total.f1_c(range(1, len(classes) + 1))
+            out |= {f"{key}/f1_{classes[k - 1]}": value for k, value in per_class.items()}
     return out

@@ -17,9 +17,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from napari_nucseg.core import _decode_kernels as kernels
 from napari_nucseg.core.maps import BAND, MapLayout
 from napari_nucseg.errors import NucSegError
 
@@ -93,7 +93,7 @@ class Fields:
     @property
     def shape(self) -> tuple[int, int]:
         """(H, W)."""
-        return self.foreground.shape  # type: ignore[return-value]
+        return self.foreground.shape
 
     def crop(self, rows: slice, cols: slice) -> Fields:
         """Return a view of a window."""
@@ -103,6 +103,13 @@ class Fields:
             self.centre[rows, cols],
             self.type[:, rows, cols],
         )
+
+    def paste(self, part: Fields, rows: slice, cols: slice) -> None:
+        """Write a part into a window of these fields."""
+        self.foreground[rows, cols] = part.foreground
+        self.border[:, rows, cols] = part.border
+        self.centre[rows, cols] = part.centre
+        self.type[:, rows, cols] = part.type
 
     @classmethod
     def empty(cls, shape: tuple[int, int], n_classes: int) -> Fields:
@@ -118,33 +125,6 @@ class Fields:
 EDGE_GAIN = 4.0
 """A distance map falls by 2 across the border of touching nuclei; blurred over 4-5 px that is about 1/4 per px on
 each side, which this gain brings to full strength."""
-
-
-@njit(cache=True, nogil=True, fastmath=False)
-def _compress(maps, first_distance, steps, centre_at, band_at, type_at, out_fg, out_border, out_centre, out_type):  # type: ignore[no-untyped-def]  # noqa: E501
-    """Quantise the maps and take the falling edges of the distance maps along their own angles."""
-    height, width = maps.shape[1], maps.shape[2]
-    for y in range(height):
-        for x in range(width):
-            out_fg[y, x] = np.uint8(min(max(maps[0, y, x], 0.0), 1.0) * 255 + 0.5)
-            out_centre[y, x] = np.uint16(min(max(maps[centre_at, y, x], 0.0), 1.0) * 65535 + 0.5)
-            out_border[0, y, x] = np.uint8(min(max(maps[band_at, y, x], 0.0), 1.0) * 255 + 0.5)
-    for k in range(out_type.shape[0]):
-        for y in range(height):
-            for x in range(width):
-                out_type[k, y, x] = np.uint8(min(max(maps[type_at + k, y, x], 0.0), 1.0) * 255 + 0.5)
-    for y in range(height):
-        for x in range(width):
-            if out_fg[y, x] < 16:
-                continue
-            strongest = 0.0
-            for k in range(steps.shape[0]):
-                dy, dx = steps[k, 0], steps[k, 1]
-                ay, ax = min(max(y + dy, 0), height - 1), min(max(x + dx, 0), width - 1)
-                by, bx = min(max(y - dy, 0), height - 1), min(max(x - dx, 0), width - 1)
-                fall = (maps[first_distance + k, by, bx] - maps[first_distance + k, ay, ax]) / 2
-                strongest = max(strongest, fall)
-            out_border[1, y, x] = np.uint8(min(strongest * EDGE_GAIN, 1.0) * 255 + 0.5)
 
 
 _STEPS = {0: (0, 1), 45: (1, 1), 90: (1, 0), 135: (1, -1)}
@@ -168,52 +148,11 @@ def compress(maps: NDArray[np.float32], layout: MapLayout) -> Fields:
     shape = (int(maps.shape[1]), int(maps.shape[2]))
     out = Fields.empty(shape, layout.n_classes)
     steps = np.array([_STEPS[a] for a in layout.angles], np.int64)
-    _compress(
+    kernels.compress(
         maps, layout.distance.start, steps, layout.centre.start, layout.boundary.start + BAND,
-        layout.type.start, out.foreground, out.border, out.centre, out.type,
+        layout.type.start,
+        EDGE_GAIN, out.foreground, out.border, out.centre, out.type,
     )  # fmt: skip
-    return out
-
-
-@njit(cache=True, nogil=True)
-def _peaks(centre, foreground, fg_min, centre_min, spacing, support):  # type: ignore[no-untyped-def]
-    """Local maxima of the 3x3-smoothed centre map; equal heights go to the first in raster order."""
-    height, width = centre.shape
-    smooth = np.zeros((height, width), np.int32)
-    for y in range(height):
-        ys, ye = max(y - 1, 0), min(y + 1, height - 1)
-        for x in range(width):
-            if centre[y, x] * 2 < centre_min:
-                continue
-            xs, xe = max(x - 1, 0), min(x + 1, width - 1)
-            smooth[y, x] = (
-                4 * np.int32(centre[y, x])
-                + 2 * (np.int32(centre[ys, x]) + centre[ye, x] + centre[y, xs] + centre[y, xe])
-                + (np.int32(centre[ys, xs]) + centre[ys, xe] + centre[ye, xs] + centre[ye, xe])
-            )
-    out = []
-    for y in range(height):
-        for x in range(width):
-            value = smooth[y, x]
-            if value < centre_min * 16 or foreground[y, x] < fg_min:
-                continue
-            highest = True
-            for ny in range(max(y - spacing, 0), min(y + spacing + 1, height)):
-                for nx in range(max(x - spacing, 0), min(x + spacing + 1, width)):
-                    other = smooth[ny, nx]
-                    if other > value or (other == value and (ny < y or (ny == y and nx < x))):
-                        highest = False
-                        break
-                if not highest:
-                    break
-            if not highest:
-                continue
-            count = 0
-            for ny in range(max(y - 4, 0), min(y + 5, height)):
-                for nx in range(max(x - 4, 0), min(x + 5, width)):
-                    count += foreground[ny, nx] >= fg_min
-            if count >= support:
-                out.append((y, x, value))
     return out
 
 
@@ -230,7 +169,7 @@ def find_centres(fields: Fields, config: DecodeConfig) -> tuple[NDArray[np.int64
     centres : (n, 2) int64, rows and columns in raster order
     scores : (n,) float32, activation at the peak (smoothed over 3x3), 0..1
     """
-    found = _peaks(
+    found = kernels.peaks(
         fields.centre,
         fields.foreground,
         quantise(config.foreground),
@@ -240,102 +179,6 @@ def find_centres(fields: Fields, config: DecodeConfig) -> tuple[NDArray[np.int64
     )
     table = np.array(found, np.int64).reshape(-1, 3)
     return table[:, :2], (table[:, 2] / (16 * 65535)).astype(np.float32)
-
-
-@njit(cache=True, nogil=True)
-def _flood(foreground, border, fg_min, base, band, edge, max_cost, rows, cols, owner, cost):  # type: ignore[no-untyped-def]
-    """Dial's bucket queue over integer costs; `owner` gets 1-based centre numbers, `cost` the path costs.
-
-    Every step costs at least 1, so all pixels that can reach cost c have been settled when bucket c is
-    opened: comparing (cost, owner) while relaxing is enough to break ties by owner.
-    """
-    height, width = foreground.shape
-    longest = base + band + edge + 1
-    head = np.full(longest + 1, -1, np.int64)
-    capacity = max(1024, foreground.size // 2 + rows.size)
-    nxt = np.empty(capacity, np.int64)
-    pixel = np.empty(capacity, np.int64)
-    used = 0
-    for k in range(rows.size):
-        owner[rows[k], cols[k]] = k + 1
-        cost[rows[k], cols[k]] = 0
-        pixel[used], nxt[used], head[0] = rows[k] * width + cols[k], head[0], used
-        used += 1
-    waiting = used
-    now = 0
-    while waiting > 0 and now <= max_cost:
-        slot = now % (longest + 1)
-        entry = head[slot]
-        head[slot] = -1
-        while entry >= 0:
-            waiting -= 1
-            y, x = pixel[entry] // width, pixel[entry] % width
-            entry = nxt[entry]
-            if cost[y, x] != now:
-                continue  # reached more cheaply since
-            mine = owner[y, x]
-            for k in range(4):
-                ny, nx = y + (k == 0) - (k == 1), x + (k == 2) - (k == 3)
-                if ny < 0 or nx < 0 or ny >= height or nx >= width or foreground[ny, nx] < fg_min:
-                    continue
-                step = base + (band * np.int64(border[0, ny, nx]) + edge * np.int64(border[1, ny, nx])) // 255
-                total = now + step
-                if total > max_cost or total > cost[ny, nx]:
-                    continue
-                if total == cost[ny, nx]:
-                    owner[ny, nx] = min(owner[ny, nx], mine)
-                    continue
-                cost[ny, nx] = total
-                owner[ny, nx] = mine
-                if used == capacity:
-                    capacity *= 2
-                    nxt = np.append(nxt, np.empty(capacity - used, np.int64))
-                    pixel = np.append(pixel, np.empty(capacity - used, np.int64))
-                target = total % (longest + 1)
-                pixel[used], nxt[used], head[target] = ny * width + nx, head[target], used
-                used += 1
-                waiting += 1
-        now += 1
-
-
-@njit(cache=True, nogil=True)
-def _fill_holes(owner, max_hole):  # type: ignore[no-untyped-def]
-    """Give background components of at most `max_hole` pixels to the one label that encloses them."""
-    height, width = owner.shape
-    seen = np.zeros((height, width), np.bool_)
-    members = np.empty(max_hole + 1, np.int64)
-    for sy in range(height):
-        for sx in range(1, width):
-            # a hole's first pixel in raster order has a label on its left and above it
-            if owner[sy, sx] != 0 or owner[sy, sx - 1] == 0 or seen[sy, sx] or sy == 0 or owner[sy - 1, sx] == 0:
-                continue
-            around = owner[sy, sx - 1]
-            members[0] = sy * width + sx
-            seen[sy, sx] = True
-            count, at, closed = 1, 0, True
-            while at < count and closed:
-                y, x = members[at] // width, members[at] % width
-                at += 1
-                for k in range(4):
-                    ny, nx = y + (k == 0) - (k == 1), x + (k == 2) - (k == 3)
-                    if ny < 0 or nx < 0 or ny >= height or nx >= width:
-                        closed = False
-                    elif owner[ny, nx] == 0:
-                        if not seen[ny, nx]:
-                            if count > max_hole:
-                                closed = False
-                            else:
-                                seen[ny, nx] = True
-                                members[count] = ny * width + nx
-                                count += 1
-                    elif owner[ny, nx] != around:
-                        closed = False
-            if closed and count <= max_hole:
-                for k in range(count):
-                    owner[members[k] // width, members[k] % width] = around
-            else:
-                for k in range(count):
-                    seen[members[k] // width, members[k] % width] = False
 
 
 def flood(fields: Fields, centres: NDArray[np.integer], config: DecodeConfig) -> NDArray[np.int32]:
@@ -362,7 +205,9 @@ def flood(fields: Fields, centres: NDArray[np.integer], config: DecodeConfig) ->
     height, width = fields.shape
     outside = (centres < 0).any(1) | (centres[:, 0] >= height) | (centres[:, 1] >= width)
     if outside.any():
-        raise NucSegError(f"Centre {tuple(centres[outside][0])} lies outside the {height}x{width} image; move it.")
+        raise NucSegError(
+            f"Centre {tuple(centres[outside][0])} lies outside the {height}x{width} image; move it."
+        )
     keys = centres[:, 0] * width + centres[:, 1]
     order = np.argsort(keys, kind="stable")
     if (np.diff(keys[order]) == 0).any():
@@ -370,24 +215,15 @@ def flood(fields: Fields, centres: NDArray[np.integer], config: DecodeConfig) ->
         raise NucSegError(f"Two centres share the pixel {tuple(twin)}; move or delete one of them.")
     owner = np.zeros((height, width), np.int32)
     cost = np.full((height, width), UNREACHED, np.uint16)
-    _flood(
+    kernels.flood(
         fields.foreground, fields.border, quantise(config.foreground), config.base, config.band, config.edge,
         config.max_cost, centres[order, 0], centres[order, 1], owner, cost,
     )  # fmt: skip
-    _fill_holes(owner, config.max_hole)
+    kernels.fill_holes(owner, config.max_hole)
     if (order != np.arange(len(order))).any():
         names = np.concatenate([[0], order + 1]).astype(np.int32)
         owner = names[owner]
     return owner
-
-
-@njit(cache=True, nogil=True)
-def _vote(owner, types, sums):  # type: ignore[no-untyped-def]
-    for y in range(owner.shape[0]):
-        for x in range(owner.shape[1]):
-            if owner[y, x]:
-                for k in range(sums.shape[1]):
-                    sums[owner[y, x], k] += types[k + 1, y, x]
 
 
 def vote(owner: NDArray[np.int32], fields: Fields, n: int) -> NDArray[np.float32]:
@@ -405,7 +241,7 @@ def vote(owner: NDArray[np.int32], fields: Fields, n: int) -> NDArray[np.float32
         Rows sum to 1; uniform where the map says background everywhere.
     """
     sums = np.zeros((n + 1, fields.type.shape[0] - 1), np.float64)
-    _vote(owner, fields.type, sums)
+    kernels.vote(owner, fields.type, sums)
     sums = sums[1:] + 1e-6
     return (sums / sums.sum(1, keepdims=True)).astype(np.float32)
 

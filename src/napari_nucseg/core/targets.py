@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from napari_nucseg.core.maps import BAND, INSIDE, MapLayout
+from napari_nucseg.core import _target_kernels as kernels
+from napari_nucseg.core.maps import MapLayout
 from napari_nucseg.errors import NucSegError
 
 IGNORE = 255
@@ -45,35 +45,8 @@ class Targets:
     type: NDArray[np.uint8]
 
 
-@njit(cache=True, nogil=True)
-def _split(labels, parts):  # type: ignore[no-untyped-def]
-    """Number the 4-connected parts of every id into `parts`; return how many there are."""
-    height, width = labels.shape
-    stack = np.empty(height * width, np.int64)
-    count = 0
-    for start in range(height * width):
-        sy, sx = start // width, start % width
-        if labels[sy, sx] == 0 or parts[sy, sx] != 0:
-            continue
-        count += 1
-        parts[sy, sx] = count
-        stack[0] = start
-        top = 1
-        while top > 0:
-            top -= 1
-            y, x = stack[top] // width, stack[top] % width
-            for k in range(4):
-                ny, nx = y + (k == 0) - (k == 1), x + (k == 2) - (k == 3)
-                if 0 <= ny < height and 0 <= nx < width:
-                    if labels[ny, nx] == labels[sy, sx] and parts[ny, nx] == 0:
-                        parts[ny, nx] = count
-                        stack[top] = ny * width + nx
-                        top += 1
-    return count
-
-
 def split_parts(labels: NDArray[np.integer]) -> tuple[NDArray[np.int32], int]:
-    """Number the 4-connected parts of every id.
+    """Give numbers to the 4-connected parts of every id.
 
     Parameters
     ----------
@@ -87,42 +60,7 @@ def split_parts(labels: NDArray[np.integer]) -> tuple[NDArray[np.int32], int]:
     if labels.ndim != 2:
         raise NucSegError(f"Labels of shape {labels.shape} are not an image; give a 2-D array of ids.")
     parts = np.zeros(labels.shape, np.int32)
-    return parts, int(_split(np.ascontiguousarray(labels), parts))
-
-
-@njit(cache=True, nogil=True)
-def _moments(parts, n):  # type: ignore[no-untyped-def]
-    """Area, row sum and column sum of each part, row 0 unused."""
-    out = np.zeros((n + 1, 3), np.float64)
-    for y in range(parts.shape[0]):
-        for x in range(parts.shape[1]):
-            p = parts[y, x]
-            if p:
-                out[p, 0] += 1
-                out[p, 1] += y
-                out[p, 2] += x
-    return out
-
-
-@njit(cache=True, nogil=True)
-def _distance(parts, origin, keep, cosine, sine, out):  # type: ignore[no-untyped-def]
-    """Signed distance along one direction, each side of each part scaled by its own extreme."""
-    n = origin.shape[0]
-    low, high = np.zeros(n), np.zeros(n)
-    for scale in range(2):
-        for y in range(parts.shape[0]):
-            for x in range(parts.shape[1]):
-                p = parts[y, x]
-                if p == 0 or not keep[p]:
-                    continue
-                d = (x - origin[p, 1]) * cosine + (y - origin[p, 0]) * sine
-                if scale == 0:
-                    low[p] = min(low[p], d)
-                    high[p] = max(high[p], d)
-                elif d < 0:
-                    out[y, x] = -d / low[p]
-                elif d > 0:
-                    out[y, x] = d / high[p]
+    return parts, int(kernels.split(np.ascontiguousarray(labels), parts))
 
 
 def distance_maps(
@@ -153,7 +91,7 @@ def distance_maps(
     (len(angles), H, W) float32 in [-1, 1]
     """
     parts, n = split_parts(labels)
-    moments = _moments(parts, n)
+    moments = kernels.moments(parts, n)
     inside = moments[:, 0]
     if crop is not None:
         y0, x0 = ((s - c) // 2 for s, c in zip(labels.shape, crop, strict=True))
@@ -164,67 +102,14 @@ def distance_maps(
     out = np.zeros((len(angles), *labels.shape), np.float32)
     for k, angle in enumerate(angles):
         cosine, sine = round(math.cos(math.radians(angle)), 12), round(math.sin(math.radians(angle)), 12)
-        _distance(parts, origin, keep, cosine, sine, out[k])
+        kernels.distance(parts, origin, keep, cosine, sine, out[k])
     return out
-
-
-@njit(cache=True, nogil=True)
-def _anchor(parts, moments):  # type: ignore[no-untyped-def]
-    """Pixel of each part nearest to its centroid (the first in raster order on a tie)."""
-    n = moments.shape[0]
-    best = np.full(n, np.inf)
-    anchor = np.zeros((n, 2), np.int64)
-    for y in range(parts.shape[0]):
-        for x in range(parts.shape[1]):
-            p = parts[y, x]
-            if p:
-                d = (y - moments[p, 1] / moments[p, 0]) ** 2 + (x - moments[p, 2] / moments[p, 0]) ** 2
-                if d < best[p]:
-                    best[p] = d
-                    anchor[p, 0], anchor[p, 1] = y, x
-    return anchor
 
 
 def centre_points(labels: NDArray[np.integer]) -> NDArray[np.int64]:
     """Return one pixel per 4-connected part, inside it and nearest to its centroid: (n, 2) rows and columns."""
     parts, n = split_parts(labels)
-    return _anchor(parts, _moments(parts, n))[1:]
-
-
-@njit(cache=True, nogil=True)
-def _bumps(anchor, sigma, out):  # type: ignore[no-untyped-def]
-    height, width = out.shape
-    for p in range(1, anchor.shape[0]):
-        reach = int(math.ceil(3 * sigma[p]))
-        cy, cx = anchor[p, 0], anchor[p, 1]
-        for y in range(max(0, cy - reach), min(height, cy + reach + 1)):
-            for x in range(max(0, cx - reach), min(width, cx + reach + 1)):
-                value = math.exp(-((y - cy) ** 2 + (x - cx) ** 2) / (2 * sigma[p] ** 2))
-                if value > out[y, x]:
-                    out[y, x] = value
-
-
-@njit(cache=True, nogil=True)
-def _boundary(labels, radius, out):  # type: ignore[no-untyped-def]
-    """Band = pixels within `radius` (Euclidean) of a pixel of another label, one of the two in a nucleus."""
-    height, width = labels.shape
-    for y in range(height):
-        for x in range(width):
-            own = labels[y, x]
-            found = False
-            for dy in range(-radius, radius + 1):
-                for dx in range(-radius, radius + 1):
-                    ny, nx = y + dy, x + dx
-                    if dy * dy + dx * dx <= radius * radius and 0 <= ny < height and 0 <= nx < width:
-                        if labels[ny, nx] != own:
-                            found = True
-                            break
-                if found:
-                    break
-            if found:
-                out[y, x] = BAND
-            elif own != 0:
-                out[y, x] = INSIDE
+    return kernels.anchor(parts, kernels.moments(parts, n))[1:]
 
 
 def make_targets(
@@ -247,12 +132,14 @@ def make_targets(
     if types is not None and types.shape != labels.shape:
         raise NucSegError(f"Types of shape {types.shape} do not fit labels of shape {labels.shape}.")
     parts, n = split_parts(labels)
-    moments = _moments(parts, n)
+    moments = kernels.moments(parts, n)
     diameter = 2 * np.sqrt(moments[:, 0] / math.pi)
     centre = np.zeros(labels.shape, np.float32)
-    _bumps(_anchor(parts, moments), np.clip(SIGMA_PER_DIAMETER * diameter, *SIGMA_RANGE), centre)
+    kernels.bumps(
+        kernels.anchor(parts, moments), np.clip(SIGMA_PER_DIAMETER * diameter, *SIGMA_RANGE), centre
+    )
     boundary = np.zeros(labels.shape, np.uint8)
-    _boundary(parts, BAND_RADIUS, boundary)
+    kernels.boundary(parts, BAND_RADIUS, boundary)
     return Targets(
         foreground=(parts > 0).astype(np.uint8),
         distance=distance_maps(parts, layout.angles, min_area=0),

@@ -8,12 +8,13 @@ for inference (`Student.fuse`), which leaves nothing but convolutions, additions
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from napari_nucseg.core.maps import MapLayout
@@ -55,9 +56,11 @@ class StudentConfig:
         """Rebuild from `to_dict`; unknown keys raise `NucSegError`."""
         if unknown := set(data) - set(cls.__dataclass_fields__):
             raise NucSegError(f"Student config key '{min(unknown)}' is not known; update napari-nucseg.")
-        layout = {k: tuple(v) if isinstance(v, list) else v for k, v in data.get("layout", {}).items()}
-        shape = {k: tuple(v) for k, v in data.items() if k != "layout"}
-        return cls(layout=MapLayout(**layout), **shape)
+        given = data.get("layout", {})
+        layout = MapLayout(
+            tuple(given.get("angles", MapLayout.angles)), given.get("n_classes", MapLayout.n_classes)
+        )
+        return cls(layout=layout, **{k: tuple(v) for k, v in data.items() if k != "layout"})
 
 
 class ConvBN(nn.Module):
@@ -71,6 +74,7 @@ class ConvBN(nn.Module):
         self.act = act
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, cin, H, W) to (N, cout, H / stride, W / stride)."""
         x = self.bn(self.conv(x))
         return F.relu(x, inplace=True) if self.act else x
 
@@ -91,6 +95,7 @@ class Residual(nn.Module):
         nn.init.zeros_(self.second.bn.weight)  # starts as the identity
 
     def forward(self, x: Tensor) -> Tensor:
+        """Keep the shape (N, width, H, W)."""
         return F.relu(x + self.second(self.first(x)), inplace=True)
 
 
@@ -104,6 +109,7 @@ class Up(nn.Module):
         self.refine = nn.Sequential(*(Residual(skip) for _ in range(blocks)))
 
     def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
+        """Take (N, deep, H, W) and (N, skip, 2H, 2W); return the shape of the latter."""
         up = F.interpolate(self.reduce(deep), scale_factor=2.0, mode="nearest")
         return self.refine(F.relu(up + self.lateral(skip), inplace=True))
 
@@ -122,10 +128,11 @@ class Student(nn.Module):
         widths = config.widths
         self.stem = ConvBN(3, widths[0], kernel=4, stride=2)
         downs: list[nn.Module] = [nn.Identity()]
-        downs += [ConvBN(a, b, kernel=2, stride=2) for a, b in zip(widths, widths[1:], strict=False)]
+        downs += [ConvBN(a, b, kernel=2, stride=2) for a, b in itertools.pairwise(widths)]
         self.down = nn.ModuleList(downs)
         self.stages = nn.ModuleList(
-            nn.Sequential(*(Residual(w) for _ in range(n))) for w, n in zip(widths, config.blocks, strict=True)
+            nn.Sequential(*(Residual(w) for _ in range(n)))
+            for w, n in zip(widths, config.blocks, strict=True)
         )
         rev = widths[::-1]
         self.up = nn.ModuleList(
@@ -148,6 +155,7 @@ class Student(nn.Module):
         return out
 
     def forward(self, image: Tensor) -> Tensor:
+        """Return the raw maps of a normalised image."""
         return F.pixel_shuffle(self.head(self.features(image)[-1]), 2)
 
     def fuse(self) -> Student:

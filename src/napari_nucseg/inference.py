@@ -1,0 +1,468 @@
+"""Segment an image: a generator of tile results, and the whole result stitched from them.
+
+Data flows one way: read and resample -> network -> fields -> decode -> table. The network runs in the calling
+thread, reading ahead and decoding in two others (the kernels hold no GIL). Nothing here knows of a GUI.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nucseg.core.decode import DecodeConfig, Decoded, Fields, compress, decode, warm_up
+from napari_nucseg.core.measure import measure
+from napari_nucseg.core.tiling import Box, Grid, Index
+from napari_nucseg.errors import NucSegError
+from napari_nucseg.io.resample import Resampled
+from napari_nucseg.io.slide import Mpp, as_source
+from napari_nucseg.models.card import Card
+from napari_nucseg.models.registry import Model, find_model
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from napari_nucseg.models.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Region:
+    """Part of an image to segment, in level-0 pixels.
+
+    Parameters
+    ----------
+    box : Box
+        Nuclei whose centre lies in it are kept.
+    polygons : tuple of (n, 2) arrays
+        Rows and columns; where given, the centre must also lie in one of them.
+    """
+
+    box: Box
+    polygons: tuple[NDArray[np.float64], ...] = ()
+
+    @classmethod
+    def from_polygons(cls, polygons: list[NDArray[np.float64]], shape: tuple[int, int]) -> Region:
+        """Return the region covered by polygons, cut to an image of `shape`.
+
+        Raises
+        ------
+        NucSegError
+            None of them touches the image.
+        """
+        points = np.concatenate(polygons)
+        low, high = np.floor(points.min(0)).astype(int), np.ceil(points.max(0)).astype(int) + 1
+        box = Box(low[0], high[0], low[1], high[1]).cut(Box(0, shape[0], 0, shape[1]))
+        if box is None:
+            raise NucSegError("The region lies outside the image; draw it on the image.")
+        return cls(box, tuple(polygons))
+
+    def holds(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which of the (n, 2) points lie in the region."""
+        b = self.box
+        inside = (points >= (b.y0 - 0.5, b.x0 - 0.5)).all(1) & (points < (b.y1 - 0.5, b.x1 - 0.5)).all(1)
+        if self.polygons and inside.any():
+            from skimage.measure import points_in_poly
+
+            inside &= np.any([points_in_poly(points, p) for p in self.polygons], axis=0)
+        return np.asarray(inside)
+
+
+@dataclass(frozen=True)
+class TileResult:
+    """What one tile adds to the result.
+
+    Attributes
+    ----------
+    box : Box
+        Where `labels` lies in the image, level-0 pixels.
+    labels : uint32 (rows, columns)
+        Ids of this tile's nuclei, 0 elsewhere: set the pixels that are not 0, leave the others.
+    nuclei : DataFrame
+        One row per nucleus, see `Result.nuclei`.
+    done, total : int
+        Tiles finished, this one included, and all tiles.
+    """
+
+    box: Box
+    labels: NDArray[np.uint32]
+    nuclei: pd.DataFrame
+    done: int
+    total: int
+
+    def paint(self, canvas: NDArray[np.uint32]) -> None:
+        """Write this tile's nuclei into the labels of the whole image."""
+        part = canvas[self.box.slices]
+        np.copyto(part, self.labels, where=self.labels > 0)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run made ready: image, model and runtime, before any pixel is computed.
+
+    Attributes
+    ----------
+    image : Resampled
+        The image at the model's resolution.
+    grid : Grid
+        Its cells.
+    cells : tuple
+        Cells to decode.
+    windows : tuple
+        Cells whose maps these need, in the order of computation.
+    """
+
+    image: Resampled
+    card: Card
+    runtime: Runtime
+    decode: DecodeConfig
+    region: Region | None
+    grid: Grid
+    cells: tuple[Index, ...]
+    windows: tuple[Index, ...]
+
+
+def make_plan(
+    image: Any,
+    runtime: Runtime,
+    card: Card,
+    *,
+    mpp: float | Mpp | None = None,
+    region: Region | None = None,
+    config: DecodeConfig | None = None,
+) -> Plan:
+    """Check the input and lay out the work.
+
+    Parameters
+    ----------
+    image : array, pyramid, path or ImageSource
+    runtime, card : of the model
+    mpp : float, optional
+        Micrometres per pixel of level 0; overrides what the image says.
+    region : Region, optional
+        The whole image if None.
+    config : DecodeConfig, optional
+        The card's by default.
+
+    Raises
+    ------
+    NucSegError
+        The image cannot be used, or its mpp is neither in the file nor given.
+    """
+    source = as_source(image, mpp)
+    if source.mpp.value is None:
+        raise NucSegError(
+            f"The resolution of the image is {source.mpp}; state it in micrometres per pixel "
+            "(mpp=0.25 for a 40x scan, 0.5 for 20x; --mpp on the command line)."
+        )
+    resampled = Resampled(source, card.mpp)
+    config = config or card.decode
+    grid = Grid(resampled.shape)
+    whole = Box(0, resampled.shape[0], 0, resampled.shape[1])
+    wanted = whole if region is None else resampled.to_model(region.box)
+    return Plan(
+        image=resampled,
+        card=card,
+        runtime=runtime,
+        decode=config,
+        region=region,
+        grid=grid,
+        cells=tuple(grid.cells(wanted)),
+        windows=tuple(grid.cells(wanted.grown(config.margin, resampled.shape))),
+    )
+
+
+def predict_window(image: NDArray[np.uint8], runtime: Runtime, card: Card) -> Fields:
+    """Run the network on one window, mirrored at the lower and right edge up to its stride.
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8 at the model's resolution
+
+    Returns
+    -------
+    Fields of shape (H, W)
+    """
+    height, width = image.shape[:2]
+    pad = ((0, -height % 16), (0, -width % 16), (0, 0))
+    maps = runtime(np.pad(image, pad, mode="symmetric" if min(height, width) < 16 else "reflect"))
+    return compress(maps, card.layout).crop(slice(0, height), slice(0, width))
+
+
+class _FieldStore:
+    """Fields of the cells computed so far, each dropped when no cell still to decode needs it."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan, self._fields = plan, dict[Index, Fields]()
+        available = set(plan.windows)
+        self.needs: dict[Index, list[Index]] = {}
+        for cell in plan.cells:
+            around = plan.grid.owned(cell).grown(plan.decode.margin, plan.grid.shape)
+            self.needs[cell] = [c for c in plan.grid.cells(around) if c in available]
+        self._users: dict[Index, int] = {}
+        for needed in self.needs.values():
+            for cell in needed:
+                self._users[cell] = self._users.get(cell, 0) + 1
+
+    def put(self, cell: Index, window: Fields) -> None:
+        grid = self._plan.grid
+        self._fields[cell] = window.crop(*grid.owned(cell).relative(grid.window(cell)).slices)
+
+    def ready(self, cell: Index) -> bool:
+        return all(c in self._fields for c in self.needs[cell])
+
+    def gather(self, cell: Index) -> tuple[Box, Fields]:
+        """Return the read region of a cell and its fields, and forget what nobody needs any more."""
+        grid = self._plan.grid
+        box = grid.owned(cell).grown(self._plan.decode.margin, grid.shape)
+        out = Fields.empty(box.shape, len(self._plan.card.classes))
+        for other in self.needs[cell]:
+            shared = grid.owned(other).cut(box)
+            if shared is not None:
+                part = self._fields[other].crop(*shared.relative(grid.owned(other)).slices)
+                out.paste(part, *shared.relative(box).slices)
+            self._users[other] -= 1
+            if not self._users[other]:
+                del self._fields[other]
+        return box, out
+
+
+def _owned_nuclei(found: Decoded, box: Box, owned: Box) -> NDArray[np.bool_]:
+    rows, cols = found.centres[:, 0] + box.y0, found.centres[:, 1] + box.x0
+    result: NDArray[np.bool_] = (
+        (owned.y0 <= rows) & (rows < owned.y1) & (owned.x0 <= cols) & (cols < owned.x1)
+    )
+    return result
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A decoded tile before its ids are assigned: `labels` holds 1..n in the order of the table."""
+
+    box: Box
+    labels: NDArray[np.uint32]
+    nuclei: pd.DataFrame
+
+
+def _finish_cell(plan: Plan, cell: Index, box: Box, fields: Fields) -> _Tile:
+    """Decode one cell, bring its nuclei to level 0 and measure them."""
+    import pandas as pd
+
+    found = decode(fields, plan.decode)
+    keep = _owned_nuclei(found, box, plan.grid.owned(cell))
+    points = plan.image.to_level0(found.centres + np.array([box.y0, box.x0]))
+    if plan.region is not None:
+        keep &= plan.region.holds(points)
+    numbers = np.zeros(len(keep) + 1, np.uint32)
+    numbers[1:][keep] = np.arange(1, keep.sum() + 1)
+    area, labels = plan.image.labels_to_level0(box, numbers[found.owner])
+    rgb = plan.image.source.read(area.y0, area.y1, area.x0, area.x1)
+    shape = measure(labels, rgb, plan.image.mpp, ids=np.arange(1, keep.sum() + 1))
+    classes = np.array(plan.card.classes, dtype=object)
+    probabilities = found.probabilities[keep]
+    table = {
+        "id": np.arange(1, keep.sum() + 1, dtype=np.uint32),
+        "centre_y": points[keep, 0],
+        "centre_x": points[keep, 1],
+        "class": classes[probabilities.argmax(1)] if keep.any() else classes[:0],
+        "score": found.scores[keep],
+        **{f"prob_{name}": probabilities[:, k] for k, name in enumerate(plan.card.classes)},
+        "area_um2": shape.area_um2,
+        "perimeter_um": shape.perimeter_um,
+        "eccentricity": shape.eccentricity,
+        "solidity": shape.solidity,
+        "mean_haematoxylin": shape.mean_haematoxylin,
+    }
+    nuclei = pd.DataFrame(table)
+    return _Tile(area, labels, nuclei[nuclei["area_um2"] > 0])  # a tiny one may vanish at level 0
+
+
+def _numbered(tile: _Tile, first_id: int) -> tuple[NDArray[np.uint32], pd.DataFrame]:
+    """Give a tile's nuclei the ids first_id, first_id + 1, ..."""
+    ids = tile.nuclei["id"].to_numpy()
+    lookup = np.zeros(int(tile.labels.max(initial=0)) + 1, np.uint32)
+    lookup[ids] = np.arange(first_id, first_id + len(ids), dtype=np.uint32)
+    return lookup[tile.labels], tile.nuclei.assign(id=lookup[ids])
+
+
+def run(plan: Plan, first_id: int = 1) -> Generator[TileResult, None, None]:
+    """Compute a plan tile by tile.
+
+    Parameters
+    ----------
+    plan : Plan
+    first_id : int
+        Id of the first nucleus; ids count up in the order of the tiles.
+
+    Yields
+    ------
+    TileResult
+        In raster order of the cells. Closing the generator cancels the run after the current tile.
+    """
+    store = _FieldStore(plan)
+    pending, jobs = deque(plan.cells), deque[Future[_Tile]]()
+    done, total, next_id = 0, len(plan.cells), first_id
+    ahead = ThreadPoolExecutor(1, "nucseg-read")
+    decoding = ThreadPoolExecutor(1, "nucseg-decode")
+    try:
+        decoding.submit(warm_up)
+        for cell, image in _windows(plan, ahead):
+            store.put(cell, predict_window(image, plan.runtime, plan.card))
+            while pending and store.ready(pending[0]):
+                ready = pending.popleft()
+                jobs.append(decoding.submit(_finish_cell, plan, ready, *store.gather(ready)))
+            while jobs and (jobs[0].done() or len(jobs) > 2):
+                done += 1
+                result = _result(jobs.popleft().result(), next_id, done, total)
+                next_id += len(result.nuclei)
+                yield result
+        for job in jobs:
+            done += 1
+            result = _result(job.result(), next_id, done, total)
+            next_id += len(result.nuclei)
+            yield result
+    finally:
+        ahead.shutdown(wait=True, cancel_futures=True)
+        decoding.shutdown(wait=True, cancel_futures=True)
+
+
+def _result(tile: _Tile, first_id: int, done: int, total: int) -> TileResult:
+    labels, nuclei = _numbered(tile, first_id)
+    return TileResult(tile.box, labels, nuclei.reset_index(drop=True), done, total)
+
+
+def _windows(plan: Plan, pool: ThreadPoolExecutor) -> Iterator[tuple[Index, NDArray[np.uint8]]]:
+    """Yield the pixels of every window, the next one being read meanwhile."""
+    todo = iter(plan.windows)
+    waiting: deque[tuple[Index, Future[NDArray[np.uint8]]]] = deque()
+
+    def order() -> None:
+        cell = next(todo, None)
+        if cell is not None:
+            waiting.append((cell, pool.submit(plan.image.read, plan.grid.window(cell))))
+
+    order()
+    while waiting:
+        order()
+        cell, pixels = waiting.popleft()
+        yield cell, pixels.result()
+
+
+@dataclass(frozen=True)
+class Result:
+    """A segmented image.
+
+    Attributes
+    ----------
+    labels : uint32 (H, W)
+        0 background, else the id of a nucleus.
+    nuclei : DataFrame
+        id, centre_y, centre_x (level-0 pixels), class, score (0..1), prob_<class> for every class, area_um2,
+        perimeter_um, eccentricity, solidity, mean_haematoxylin (optical density).
+    mpp : Mpp
+        Resolution that was used, and where it came from.
+    card : Card
+        Of the model.
+    runtime : str
+        What ran the network.
+    name : str
+        Stem for files.
+    """
+
+    labels: NDArray[np.uint32]
+    nuclei: pd.DataFrame
+    mpp: Mpp
+    card: Card
+    runtime: str
+    name: str = "image"
+
+    def save(self, folder: str | Path, formats: tuple[str, ...] = ("tif", "csv", "geojson")) -> list[Path]:
+        """Write ``<name>_instances.tif``, ``<name>_nuclei.csv`` and ``<name>_nuclei.geojson``; return the paths."""
+        from napari_nucseg.io.export import save_results
+
+        value = self.mpp.value
+        if value is None:
+            raise NucSegError("The result has no mpp; state it before saving.")
+        return save_results(
+            Path(folder), self.name, self.labels, self.nuclei, value, self.card.colours, formats=formats
+        )
+
+
+def segment(
+    image: Any,
+    mpp: float | Mpp | None = None,
+    model: str | Path | Model = "default",
+    device: str = "auto",
+    *,
+    region: Region | None = None,
+    config: DecodeConfig | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Result:
+    """Segment and classify every nucleus of an H&E image.
+
+    Parameters
+    ----------
+    image : array (H, W, 3), dask array, pyramid, path or ImageSource
+        RGBA, grey, 16-bit, float and channel-first arrays are taken where that is unambiguous.
+    mpp : float, optional
+        Micrometres per pixel. Read from the file by default; required where the image does not say.
+    model : str, path or Model
+        A name from `napari-nucseg models`, or the path of a model.
+    device : {"auto", "cuda", "cpu", "cpu-torch"}
+    region : Region, optional
+        Part of the image; the whole by default.
+    config : DecodeConfig, optional
+        Thresholds other than the model's own.
+    progress : callable (done, total), optional
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    NucSegError
+        The image, the mpp, the model or the device cannot be used; the message says what to do.
+    """
+    from napari_nucseg.models.runtime import load_runtime
+
+    source = as_source(image, mpp)
+    model = model if isinstance(model, Model) else find_model(model)
+    runtime = load_runtime(model, device)
+    plan = make_plan(source, runtime, model.card, region=region, config=config)
+    began = time.perf_counter()
+    labels = np.zeros(source.shape, np.uint32)
+    tables = []
+    for tile in run(plan):
+        tile.paint(labels)
+        tables.append(tile.nuclei)
+        if progress is not None:
+            progress(tile.done, tile.total)
+    seconds = time.perf_counter() - began
+    log.info("%.1f MP in %.1f s with %s", math.prod(source.shape) / 1e6, seconds, runtime.name)
+    return Result(
+        labels, join_tables(tables), source.mpp, model.card, runtime.name, getattr(source, "name", "image")
+    )
+
+
+def join_tables(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Join the tables of tiles; empty ones keep the columns."""
+    import pandas as pd
+
+    filled = [t for t in tables if len(t)]
+    return pd.concat(filled or tables[:1], ignore_index=True)
+
+
+def adjusted(card: Card, **changes: Any) -> DecodeConfig:
+    """Return the card's decoder settings with some of them changed, such as ``foreground=0.4``."""
+    return replace(card.decode, **changes)

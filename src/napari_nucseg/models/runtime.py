@@ -1,0 +1,206 @@
+"""Run a model's network: torch (CUDA or CPU) and OpenVINO (CPU) behind one interface."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nucseg.errors import NucSegError
+from napari_nucseg.models.registry import Model
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+DEVICES = ("auto", "cuda", "cpu", "cpu-torch")
+"""What a user may ask for: "cpu" is the fastest CPU runtime installed, "cpu-torch" insists on torch."""
+
+
+class Runtime(Protocol):
+    """A loaded network, ready for windows of any size."""
+
+    name: str
+    """Runtime, device and precision, as shown to the user."""
+
+    def __call__(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the activated maps ``(channels, H, W)`` of an ``(H, W, 3)`` image; sides multiples of 16."""
+
+
+@dataclass(frozen=True)
+class DeviceReport:
+    """Which devices and runtimes this machine offers.
+
+    Attributes
+    ----------
+    cuda : str or None
+        Name of the first CUDA device.
+    openvino : str or None
+        Version of OpenVINO, None where it is not installed.
+    precision : str
+        What OpenVINO would compute in: "bf16" where the CPU has it, else "f32".
+    """
+
+    cuda: str | None
+    openvino: str | None
+    precision: str
+
+
+def inspect_devices() -> DeviceReport:
+    """Look for CUDA and OpenVINO (imports both where installed)."""
+    import torch
+
+    cuda = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    if importlib.util.find_spec("openvino") is None:
+        return DeviceReport(cuda, None, "f32")
+    import openvino
+
+    capable = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return DeviceReport(cuda, openvino.__version__.split("-")[0], "bf16" if "BF16" in capable else "f32")
+
+
+def load_runtime(model: Model, device: str = "auto") -> Runtime:
+    """Load a model onto the best runtime available, or the one asked for.
+
+    Parameters
+    ----------
+    model : Model
+    device : {"auto", "cuda", "cpu", "cpu-torch"}
+
+    Raises
+    ------
+    NucSegError
+        The device is not known or not there, or the weights cannot be loaded.
+    """
+    if device not in DEVICES:
+        raise NucSegError(f"Device '{device}' is not one of {', '.join(DEVICES)}.")
+    report = inspect_devices()
+    if device == "cuda" and report.cuda is None:
+        raise NucSegError("Device 'cuda' was asked for, but torch finds no CUDA device; use device 'cpu'.")
+    if report.cuda is not None and device in ("auto", "cuda"):
+        return TorchRuntime(model, "cuda")
+    if report.openvino is not None and device != "cpu-torch":
+        return OpenVINORuntime(model, report.precision)
+    return TorchRuntime(model, "cpu")
+
+
+def deployed(model: Model) -> torch.nn.Module:
+    """Return the network from ``(1, H, W, 3)`` uint8 to activated maps ``(1, channels, H, W)``, norms folded in."""
+    import torch
+    from torch import nn
+
+    from napari_nucseg.models.checkpoint import load_student
+    from napari_nucseg.models.student import activate
+
+    class Deployed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.student = load_student(model).fuse()
+            self.register_buffer("scale", 1 / torch.tensor(model.card.std).view(1, 3, 1, 1))
+            self.register_buffer("shift", torch.tensor(model.card.mean).view(1, 3, 1, 1))
+
+        def forward(self, rgb: torch.Tensor) -> torch.Tensor:
+            image = (rgb.permute(0, 3, 1, 2).float() - self.shift) * self.scale
+            return activate(self.student(image).float(), model.card.layout)
+
+    return Deployed().eval()
+
+
+class TorchRuntime:
+    """Eager torch: CUDA with fp16 autocast and channels_last, or the CPU in bf16 or f32.
+
+    Parameters
+    ----------
+    precision : {"auto", "fp16", "bf16", "f32"}
+        "auto": fp16 on CUDA; on the CPU bf16 where it is native, else f32.
+    """
+
+    def __init__(self, model: Model, device: str, precision: str = "auto") -> None:
+        import torch
+
+        if precision == "auto":
+            native = device == "cpu" and torch.cpu._is_avx512_bf16_supported()
+            precision = "fp16" if device == "cuda" else "bf16" if native else "f32"
+        self._torch, self._device = torch, torch.device(device)
+        self._dtype = {"fp16": torch.float16, "bf16": torch.bfloat16, "f32": None}[precision]
+        self._net = deployed(model).to(self._device, memory_format=torch.channels_last)
+        self.name = f"torch {torch.__version__} ({device.upper()}, {precision})"
+
+    def __call__(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See `Runtime.__call__`."""
+        torch = self._torch
+        image = torch.from_numpy(np.ascontiguousarray(rgb))[None].to(self._device)
+        with (
+            torch.inference_mode(),
+            torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None),
+        ):
+            maps: NDArray[np.float32] = self._net(image)[0].float().contiguous().cpu().numpy()
+        return maps
+
+
+class OpenVINORuntime:
+    """OpenVINO on the CPU. The network is converted once per weights and OpenVINO version, and cached on disk."""
+
+    def __init__(self, model: Model, precision: str = "f32") -> None:
+        import openvino
+
+        core = openvino.Core()
+        config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+        if threads := os.environ.get("NUCSEG_THREADS"):
+            config["INFERENCE_NUM_THREADS"] = threads
+        self._compiled = core.compile_model(core.read_model(_converted(model)), "CPU", config)
+        self._request = self._compiled.create_infer_request()
+        self.name = f"OpenVINO {openvino.__version__.split('-')[0]} (CPU, {precision})"
+
+    def __call__(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See `Runtime.__call__`."""
+        output = self._request.infer({0: np.ascontiguousarray(rgb)[None]}, share_inputs=True)
+        maps: NDArray[np.float32] = output[0][0]
+        return maps
+
+
+def _converted(model: Model) -> Path:
+    """Return the cached OpenVINO form of a model, converting it first where needed."""
+    import openvino
+    from platformdirs import user_cache_path
+
+    cache = user_cache_path("napari-nucseg", appauthor=False, ensure_exists=True)
+    key = f"{model.name}-{(model.card.sha256 or 'unsigned')[:16]}-{openvino.__version__.split('-')[0]}"
+    path = cache / f"{key}.xml"
+    if model.card.sha256 and path.is_file() and path.with_suffix(".bin").is_file():
+        return path
+    log.info("converting %s for OpenVINO (once)", model)
+    return _convert(model, path)
+
+
+def _convert(model: Model, path: Path) -> Path:
+    """Convert through ONNX and write the files so that a crash or a second process leaves none half written."""
+    import tempfile
+
+    import openvino
+    import torch
+
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        onnx = Path(scratch) / "network.onnx"
+        torch.onnx.export(
+            deployed(model),
+            (torch.zeros(1, 64, 64, 3, dtype=torch.uint8),),
+            onnx,
+            input_names=["rgb"],
+            output_names=["maps"],
+            dynamic_axes={"rgb": {1: "height", 2: "width"}, "maps": {2: "height", 3: "width"}},
+            opset_version=17,
+            dynamo=False,
+        )
+        made = Path(scratch) / path.name
+        openvino.save_model(openvino.Core().read_model(onnx), made, compress_to_fp16=False)
+        os.replace(made.with_suffix(".bin"), path.with_suffix(".bin"))
+        os.replace(made, path)  # last: its presence says that both are there
+    return path
