@@ -1,6 +1,7 @@
 # napari-nucseg: everything from a fresh clone. `make help` lists the targets.
 
-PYTHON ?= python3
+# An interpreter of your choice (3.11 or newer); by default the first that is found.
+PYTHON ?=
 VENV ?= .venv
 BIN := $(VENV)/bin
 

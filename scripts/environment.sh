@@ -1,30 +1,30 @@
 #!/usr/bin/env bash
 # Make the Python environment and install the package, its extras and the development tools into it.
-# Usage: PYTHON=python3 scripts/environment.sh .venv
+# Usage: [PYTHON=python3.11] scripts/environment.sh .venv
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 venv="${1:-.venv}"
-wanted="${PYTHON:-python3}"
 
 new_enough() { "$1" -c 'import sys; raise SystemExit(sys.version_info < (3, 11))' 2>/dev/null; }
 
 python=""
-for candidate in "$wanted" python3.11 python3.12 python3.13; do
+for candidate in ${PYTHON:-python3 python3.11 python3.12 python3.13}; do
     if command -v "$candidate" >/dev/null && new_enough "$candidate"; then
         python="$candidate"
         break
     fi
 done
 if [ -z "$python" ]; then
-    found="$("$wanted" --version 2>&1 || true)"
-    echo "napari-nucseg needs Python 3.11 or newer, but $wanted is ${found:-missing}:" \
+    tried="${PYTHON:-python3}"
+    found="$("$tried" --version 2>/dev/null || echo "not there")"
+    echo "napari-nucseg needs Python 3.11 or newer, but $tried is $found:" \
         "install one and run 'make PYTHON=/path/to/python3.11'." >&2
     exit 1
 fi
 
 # An environment whose interpreter has gone or is too old is made anew.
-if [ -e "$venv" ] && ! new_enough "$venv/bin/python"; then
+if [ -e "$venv/pyvenv.cfg" ] && ! new_enough "$venv/bin/python"; then
     rm -rf "$venv"
 fi
 if [ ! -x "$venv/bin/pip" ]; then
