@@ -82,7 +82,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "truncated jpeg": (lambda p: _cut(_image(p / "c.jpg", RGB), 0.6), "truncated"),
     "truncated bmp": (lambda p: _cut(_image(p / "c.bmp", RGB), 0.6), "truncated"),
     "truncated tiff": (lambda p: _cut(_tiff(p / "c.tif", RGB), 0.6), "truncated"),
-    "truncated pyramid": (lambda p: _cut(write_pyramid(p / "c.tif", halved(RGB, 1)), 0.6), "can't be|truncated"),
+    "truncated pyramid": (lambda p: _cut(write_pyramid(p / "c.tif", halved(RGB, 1)), 0.6), "can't|truncated"),
     "one pixel png": (lambda p: _image(p / "1.png", PIXEL), "too small"),
     "one pixel tiff": (lambda p: _tiff(p / "1.tif", PIXEL, photometric="rgb"), "too small"),
     "3 grey pages": (lambda p: _tiff(p / "s.tif", STACK, photometric="minisblack"), "holds 3 pages"),
