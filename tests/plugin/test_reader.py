@@ -1,0 +1,142 @@
+"""Slides open in napari as lazy RGB pyramids with their scale."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import numpy as np
+import pytest
+import tifffile
+
+from napari_nucseg._plugin import reader
+from napari_nucseg._plugin.reader import get_reader, read_slide
+from napari_nucseg.errors import NucSegError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+APERIO = "Aperio Image Library v12\r\n1x1 [0,0 1x1] (64x64) JPEG/RGB Q=70|AppMag = 40|MPP = 0.2500|Left = 3"
+
+
+def levels_of(height: int = 256, width: int = 384, count: int = 3) -> list[np.ndarray]:
+    """Left half red, right half green."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[:, : width // 2, 0] = 220
+    image[:, width // 2 :, 1] = 220
+    return [np.ascontiguousarray(image[:: 2**i, :: 2**i]) for i in range(count)]
+
+
+def write(path: Path, levels: list[np.ndarray], description: str | None = None, **options: Any) -> str:
+    with tifffile.TiffWriter(path) as tif:
+        common = {"tile": (64, 64), "compression": "zlib", "photometric": "rgb", "metadata": None}
+        for index, level in enumerate(levels):
+            text = description if index == 0 or description is None else "Aperio Image Library\r\nlevel"
+            tif.write(level, description=text, **{**common, **options})
+    return str(path)
+
+
+@pytest.fixture
+def svs(tmp_path: Path) -> str:
+    # the second page of Aperio's files is a thumbnail
+    full, *lower = levels_of()
+    return write(tmp_path / "case 7.svs", [full, np.ascontiguousarray(full[::5, ::5]), *lower], APERIO)
+
+
+def test_the_layer_of_a_slide(svs: str) -> None:
+    assert get_reader(svs) is read_slide
+    ((data, options, kind),) = read_slide(svs)
+    assert kind == "image"
+    assert [level.shape for level in data] == [level.shape for level in levels_of()]
+    assert all(isinstance(level, da.Array) and level.dtype == np.uint8 for level in data)
+    for level, expected in zip(data, levels_of(), strict=True):
+        np.testing.assert_array_equal(level, expected)
+    assert options == {
+        "multiscale": True,
+        "rgb": True,
+        "name": "case 7",
+        "scale": (0.25, 0.25),
+        "units": ("um", "um"),
+        "metadata": {"napari_nucseg": {"path": svs, "mpp": 0.25, "mpp_source": "Aperio header"}},
+    }
+
+
+def test_an_unknown_mpp_leaves_pixels(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.tif", levels_of())
+    ((_, options, _),) = read_slide(path)
+    assert "scale" not in options
+    assert "units" not in options
+    assert options["metadata"]["napari_nucseg"] == {"path": path, "mpp": None, "mpp_source": "unknown"}
+
+
+def test_one_level_is_loaded_or_lazy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (image,) = levels_of(count=1)
+    path = write(tmp_path / "one.tif", [image], resolution=(40000, 40000), resolutionunit=3)
+    ((data, options, _),) = read_slide(path)
+    assert isinstance(data, np.ndarray)
+    np.testing.assert_array_equal(data, image)
+    assert options["multiscale"] is False
+    assert options["scale"] == pytest.approx((0.25, 0.25))
+    monkeypatch.setattr(reader, "_WHOLE_PIXELS", 10)
+    ((data, options, _),) = read_slide(path)
+    assert isinstance(data, da.Array)
+    np.testing.assert_array_equal(data, image)
+
+
+def test_what_is_left_to_other_readers(tmp_path: Path) -> None:
+    rgb, grey = levels_of(count=1)[0], levels_of(count=1)[0][..., 0].copy()
+    plain = write(tmp_path / "plain.tif", [rgb])
+    known = {"resolution": (40000, 40000), "resolutionunit": 3}
+    labels = write(tmp_path / "grey.tif", [grey], photometric="minisblack", **known)
+    stack = write(tmp_path / "stack.tif", [grey, grey, grey], photometric="minisblack", **known)
+    (tmp_path / "text.tif").write_text("hello")
+    for path in (
+        plain,
+        labels,
+        stack,
+        str(tmp_path / "text.tif"),
+        str(tmp_path / "no.tif"),
+        "a.png",
+        [plain],
+    ):
+        assert get_reader(path) is None
+    assert get_reader(write(tmp_path / "known.TIF", [rgb], **known)) is read_slide
+
+
+def test_a_damaged_slide_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "b.svs"
+    path.write_bytes(b"nonsense" * 99)
+    read = get_reader(str(path))
+    assert read is not None
+    with pytest.raises(NucSegError, match=r"b\.svs can't be read"):
+        read(str(path))
+
+
+def test_napari_shows_the_slide(make_napari_viewer: Callable[..., Any], svs: str) -> None:
+    viewer = make_napari_viewer(show=True)
+    (layer,) = viewer.open(svs, plugin="napari-nucseg")
+    assert layer.multiscale
+    assert layer.rgb
+    assert layer.name == "case 7"
+    assert tuple(layer.scale) == (0.25, 0.25)
+    assert [str(unit) for unit in layer.units] == ["micrometer", "micrometer"]
+    assert layer.extent.world[1] == pytest.approx([64, 96], abs=0.5)
+    assert layer.metadata["napari_nucseg"]["mpp"] == 0.25
+    viewer.reset_view()
+    shot = viewer.screenshot(canvas_only=True, flash=False)
+    height, width = shot.shape[:2]
+    left, right = shot[height // 2, width // 2 - 30, :3], shot[height // 2, width // 2 + 30, :3]
+    assert left[0] > 150 > 60 > left[1]
+    assert right[1] > 150 > 60 > right[0]
+
+
+def test_a_real_slide(shared: Path) -> None:
+    path = str(shared / "wsi" / "CMU-1-Small-Region.svs")
+    read = get_reader(path)
+    assert read is not None
+    ((data, options, _),) = read(path)
+    assert data.shape == (2967, 2220, 3)
+    assert options["scale"] == (0.499, 0.499)
+    assert get_reader(str(shared / "wsi" / "small_HE_levels.tiff")) is read_slide
+    assert get_reader(str(shared / "wsi" / "HE_example.tif")) is read_slide
