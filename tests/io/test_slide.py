@@ -227,3 +227,27 @@ def test_real_slides(shared: Path, name: str, mpp: float | None, levels: int) ->
             whole = tifffile.imread(path, series=0, level=index)
             y0, y1, x0, x1 = height // 3, height // 2, width // 4, width
             np.testing.assert_array_equal(slide.read(y0, y1, x0, x1, index), whole[y0:y1, x0:x1])
+
+
+def test_ycbcr_without_jpeg_is_converted(tmp_path: Path) -> None:
+    stored = np.asarray(Image.fromarray(picture()).convert("YCbCr"))
+    path = tmp_path / "y.tif"
+    tifffile.imwrite(path, stored, photometric="ycbcr", subsampling=(1, 1), compression="zlib", metadata=None)
+    with read_image(path) as slide:
+        assert np.abs(slide.read(0, 300, 0, 401).astype(int) - picture()).max() <= 4  # rounded twice
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        ("unassalpha", [127 + 50, 127 + 20, 127]),
+        ("assocalpha", [227, 167, 127]),
+        ("unspecified", [100, 40, 0]),
+    ],
+)
+def test_what_a_fourth_channel_means(tmp_path: Path, extra: str, expected: list[int]) -> None:
+    path = tmp_path / "a.tif"
+    pixels = np.full((20, 20, 4), (100, 40, 0, 128), np.uint8)
+    tifffile.imwrite(path, pixels, photometric="rgb", extrasamples=[extra], metadata=None)
+    with read_image(path) as slide:
+        assert slide.read(0, 20, 0, 20)[5, 5].tolist() == expected

@@ -12,6 +12,7 @@ import tifffile
 from napari_nucseg._plugin import reader
 from napari_nucseg._plugin.reader import get_reader, read_slide
 from napari_nucseg.errors import NucSegError
+from napari_nucseg.io.slide import as_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,6 +124,9 @@ def test_napari_shows_the_slide(make_napari_viewer: Callable[..., Any], svs: str
     assert [str(unit) for unit in layer.units] == ["micrometer", "micrometer"]
     assert layer.extent.world[1] == pytest.approx([64, 96], abs=0.5)
     assert layer.metadata["napari_nucseg"]["mpp"] == 0.25
+    source = as_source(layer.data, mpp=0.25)
+    np.testing.assert_array_equal(source.read(10, 30, 150, 250), levels_of()[0][10:30, 150:250])
+    assert len(source.level_shapes) == 3
     viewer.reset_view()
     shot = viewer.screenshot(canvas_only=True, flash=False)
     height, width = shot.shape[:2]
