@@ -128,3 +128,5 @@ def test_the_real_slide_has_the_checksum_and_opens_as_a_pyramid_in_um(
     assert meta["scale"][:2] == pytest.approx((0.499, 0.499))
     level0 = data[0] if meta.get("multiscale") else data
     assert level0.shape == (2967, 2220, 3)
+    known = sample.synthetic_sample()[0][1]["metadata"]["napari_nucseg"]
+    assert set(known) == set(meta["metadata"]["napari_nucseg"]), "the panel finds the resolution in one way"

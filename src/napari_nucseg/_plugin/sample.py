@@ -43,7 +43,7 @@ def synthetic_sample() -> list[LayerData]:
     tile = synthetic_he()
     common = {"scale": (tile.mpp, tile.mpp), "units": ("um", "um")}
     # The same keys as the reader's, so that the panel finds the resolution in one way.
-    metadata = {"mpp": tile.mpp, "mpp_source": "the synthetic tile"}
+    metadata = {"napari_nucseg": {"path": None, "mpp": tile.mpp, "mpp_source": "the synthetic tile"}}
     image = {"name": "synthetic H&E", "rgb": True, "metadata": metadata, **common}
     truth = {
         "name": "synthetic H&E: truth",
