@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from napari_nucseg.core.maps import MapLayout
+from napari_nucseg.errors import NucSegError
+from napari_nucseg.models.student import Student, StudentConfig, activate
+
+TINY = StudentConfig((4, 6, 8, 8), (1, 1, 1, 1), (1, 1, 1), MapLayout((0, 45, 90, 135), 3))
+
+
+@pytest.fixture
+def image():
+    return torch.randn(2, 3, 48, 64, generator=torch.Generator().manual_seed(0))
+
+
+def test_shape_and_size(image):
+    assert Student(TINY)(image).shape == (2, TINY.layout.channels, 48, 64)
+    default = Student(StudentConfig())
+    assert sum(p.numel() for p in default.parameters()) <= 5_000_000
+
+
+def test_fusing_the_norms_changes_nothing(image):
+    torch.manual_seed(1)
+    net = Student(TINY).train()
+    for _ in range(3):
+        net(image + 1)  # move the running statistics off their start
+    net.eval()
+    with torch.no_grad():
+        before = net(image)
+        after = net.fuse()(image)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in net.modules())
+    torch.testing.assert_close(before, after, atol=1e-4, rtol=1e-4)
+
+
+def test_features_go_from_coarse_to_fine(image):
+    sizes = [f.shape[2:] for f in Student(TINY).features(image)]
+    assert sizes == [(3, 4), (6, 8), (12, 16), (24, 32)]
+
+
+def test_activation_gives_probabilities():
+    layout = TINY.layout
+    maps = activate(5 * torch.randn(1, layout.channels, 8, 8), layout)
+    assert (maps[:, layout.distance].abs() <= 1).all()
+    for part in (layout.foreground, layout.centre, layout.boundary, layout.type):
+        assert ((maps[:, part] >= 0) & (maps[:, part] <= 1)).all()
+    for part in (layout.boundary, layout.type):
+        torch.testing.assert_close(maps[:, part].sum(1), torch.ones(1, 8, 8))
+
+
+def test_config_survives_json_and_refuses_unknown_keys():
+    assert StudentConfig.from_dict(TINY.to_dict()) == TINY
+    with pytest.raises(NucSegError, match="kernel_size"):
+        StudentConfig.from_dict({**TINY.to_dict(), "kernel_size": 3})

@@ -1,0 +1,149 @@
+"""The pipeline from image to labels and table, with a small deterministic network in place of the student."""
+
+import numpy as np
+import pytest
+
+import napari_nucseg as nn
+from napari_nucseg import inference
+from napari_nucseg.core.metrics import panoptic_quality
+from napari_nucseg.core.tiling import Box, Grid
+from napari_nucseg.inference import Region, join_tables, make_plan, run
+from tests.fakes import CLASSES, FakeRuntime, fake_card
+
+
+def segment(image, mpp=0.25, region=None, card=None, **kwargs):
+    plan = make_plan(image, FakeRuntime(), card or fake_card(), mpp=mpp, region=region, **kwargs)
+    labels, tables = np.zeros(plan.image.source.shape, np.uint32), []
+    for tile in run(plan):
+        tile.paint(labels)
+        tables.append(tile.nuclei)
+    return labels, join_tables(tables)
+
+
+def same_partition(a, b):
+    """Whether two label maps are equal up to renumbering."""
+    pairs = np.unique(np.stack([a.ravel(), b.ravel()]), axis=1)
+    return len(np.unique(pairs[0])) == pairs.shape[1] == len(np.unique(pairs[1]))
+
+
+@pytest.fixture(scope="module")
+def big(synthetic):
+    """700 x 900 pixels of nuclei, so that several tiles are needed."""
+    return np.tile(synthetic.image, (2, 2, 1))[:700, :900]
+
+
+def test_labels_and_table_agree(synthetic):
+    labels, nuclei = segment(synthetic.image)
+    assert panoptic_quality(synthetic.labels, labels).dq > 0.3  # the fake network is crude
+    assert labels.dtype == np.uint32
+    assert nuclei["id"].dtype == np.uint32
+    np.testing.assert_array_equal(np.unique(labels[labels > 0]), np.sort(nuclei["id"]))
+    rows, cols = (np.floor(nuclei[c] + 0.5).astype(int) for c in ("centre_y", "centre_x"))
+    np.testing.assert_array_equal(labels[rows, cols], nuclei["id"])
+    counts = np.bincount(labels.ravel())[nuclei["id"]]
+    np.testing.assert_allclose(nuclei["area_um2"], counts * 0.0625)
+    assert set(nuclei["class"]) <= set(CLASSES)
+    probabilities = nuclei[[f"prob_{c}" for c in CLASSES]].to_numpy()
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
+    assert (np.array(CLASSES)[probabilities.argmax(1)] == nuclei["class"]).all()
+    assert list(nuclei.columns) == [
+        "id", "centre_y", "centre_x", "class", "score", *(f"prob_{c}" for c in CLASSES),
+        "area_um2", "perimeter_um", "eccentricity", "solidity", "mean_haematoxylin",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("cell", [256, 320, 512])
+def test_tiles_of_any_size_give_what_the_whole_gives(big, monkeypatch, cell):
+    whole, whole_table = segment(big)
+    monkeypatch.setattr(inference, "Grid", lambda shape: Grid(shape, cell=cell, halo=64))
+    tiled, table = segment(big)
+    assert len(list(Grid(big.shape[:2], cell, 64).cells())) > 1
+    assert same_partition(whole, tiled)
+    columns = [c for c in table.columns if c not in ("id", "class")]
+    key = ["centre_y", "centre_x"]
+    a, b = (t.sort_values(key)[columns].to_numpy(float) for t in (whole_table, table))
+    np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_a_region_gives_the_nuclei_of_the_whole_that_are_centred_in_it(big, monkeypatch):
+    monkeypatch.setattr(inference, "Grid", lambda shape: Grid(shape, cell=256, halo=64))
+    labels, nuclei = segment(big)
+    box = Box(100, 350, 420, 780)
+    part, found = segment(big, region=Region(box))
+    wanted = nuclei[nuclei["centre_y"].between(99.5, 349.4) & nuclei["centre_x"].between(419.5, 779.4)]
+    assert len(found) == len(wanted) > 20
+    assert same_partition(np.where(np.isin(labels, wanted["id"]), labels, 0), part)
+    triangle = np.array([[100.0, 420.0], [350.0, 420.0], [350.0, 780.0]])
+    corner = Region.from_polygons([triangle], big.shape[:2])
+    _, third = segment(big, region=corner)
+    assert 0 < len(third) < len(found)
+    assert set(zip(third["centre_y"], third["centre_x"], strict=True)) <= set(
+        zip(found["centre_y"], found["centre_x"], strict=True)
+    )
+
+
+def test_the_mpp_decides_the_scale(synthetic):
+    """The same pixels at half the resolution stated are nuclei twice as large, four times in area."""
+    fine = segment(synthetic.image, mpp=0.25)[1]
+    plan = make_plan(synthetic.image, FakeRuntime(), fake_card(), mpp=0.5)
+    assert plan.image.shape == (1024, 1024)
+    coarse_labels, coarse = segment(synthetic.image, mpp=0.5)
+    assert coarse_labels.shape == synthetic.labels.shape
+    assert coarse["centre_y"].between(-0.5, 511.5).all()
+    ids = np.unique(coarse_labels[coarse_labels > 0])
+    np.testing.assert_array_equal(ids, np.sort(coarse["id"]))
+    areas = np.bincount(coarse_labels.ravel())[coarse["id"]]
+    np.testing.assert_allclose(coarse["area_um2"], areas * 0.25)
+    assert len(fine) > 0
+
+
+def test_an_image_of_unknown_resolution_is_refused(synthetic):
+    with pytest.raises(nn.NucSegError, match="--mpp"):
+        make_plan(synthetic.image, FakeRuntime(), fake_card())
+
+
+def test_closing_the_generator_stops_the_network(big, monkeypatch):
+    monkeypatch.setattr(inference, "Grid", lambda shape: Grid(shape, cell=128, halo=32))
+    runtime = FakeRuntime()
+    plan = make_plan(big, runtime, fake_card(), mpp=0.25)
+    tiles = run(plan)
+    first = next(tiles)
+    assert (first.done, first.total) == (1, len(plan.cells))
+    tiles.close()
+    assert runtime.windows < len(plan.windows)
+
+
+def test_ids_count_up_and_the_run_is_deterministic(big, monkeypatch):
+    monkeypatch.setattr(inference, "Grid", lambda shape: Grid(shape, cell=256, halo=64))
+    first, table = segment(big)
+    second, again = segment(big)
+    np.testing.assert_array_equal(first, second)
+    assert table.equals(again)
+    assert table["id"].tolist() == list(range(1, len(table) + 1))
+
+
+@pytest.mark.parametrize("shape", [(17, 23), (33, 400), (64, 64)])
+def test_small_images_and_images_without_nuclei(shape):
+    labels, nuclei = segment(np.full((*shape, 3), 240, np.uint8))
+    assert labels.shape == shape
+    assert labels.max() == 0
+    assert len(nuclei) == 0
+    assert "class" in nuclei.columns
+
+
+def test_an_error_in_the_network_reaches_the_caller(big):
+    class Broken(FakeRuntime):
+        def __call__(self, rgb):
+            raise RuntimeError("no memory")
+
+    with pytest.raises(RuntimeError, match="no memory"):
+        list(run(make_plan(big, Broken(), fake_card(), mpp=0.25)))
+
+
+def test_an_error_while_reading_reaches_the_caller(big):
+    class Vanishing(type(nn.inference.as_source(big, 0.25))):
+        def read(self, *args):
+            raise nn.NucSegError("the file vanished")
+
+    with pytest.raises(nn.NucSegError, match="vanished"):
+        list(run(make_plan(Vanishing([big]), FakeRuntime(), fake_card(), mpp=0.25)))
