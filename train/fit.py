@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from napari_nucseg.core.maps import MapLayout
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.models.student import Student, StudentConfig
 from train.augment import AugmentConfig
-from train.config import load_config, to_mapping
+from train.config import from_mapping, load_config, to_mapping
 from train.crops import CropConfig, Crops
 from train.data import AnnotatedImage, SetConfig, load_split
 from train.loop import Loop, LoopConfig
@@ -83,6 +84,23 @@ def build(config: FitConfig, train: list[AnnotatedImage]) -> tuple[MapTask, Stud
     student = Student(StudentConfig(m.widths, m.blocks, m.decoder_blocks, layout))
     weights = class_weights(train, layout.n_classes)
     return MapTask(student, layout, m.mean, m.std, config.loss, weights), student
+
+
+def load_run(folder: Path) -> tuple[FitConfig, MapTask]:
+    """Return the config of a run and its task with the averaged weights of the last checkpoint, for evaluation.
+
+    Raises
+    ------
+    NucSegError
+        The folder holds no run, or no checkpoint yet.
+    """
+    path, state = folder / "config.json", RunLog(folder).load("last.pt")
+    if not path.is_file() or state is None:
+        raise NucSegError(f"'{folder}' holds no checkpoint; train with python -m train.fit first.")
+    config = from_mapping(FitConfig, json.loads(path.read_text()))
+    task, _ = build(config, [])
+    task.load_state_dict(state["average"])
+    return config, task.eval()
 
 
 def choose_device(name: str) -> str:

@@ -21,10 +21,10 @@ class RunLog:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
 
     def config(self, data: dict[str, Any]) -> None:
         """Write the configuration of this run."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.json").write_text(json.dumps(data, indent=1))
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
