@@ -1,0 +1,191 @@
+"""What `napari-nucseg segment` was given: images, formats, and the files that it would write."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from napari_nucseg.errors import NucSegError
+from napari_nucseg.io.export import FORMATS
+from napari_nucseg.io.slide import EXTENSIONS, read_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+Existing = Literal["refuse", "overwrite", "skip"]
+"""What to do with results that are there already."""
+
+_OUR_LABELS = "_" + FORMATS["tif"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One image to segment: where it lies, and the formats still to be written under which stem."""
+
+    path: Path
+    stem: str
+    formats: tuple[str, ...]
+
+    def outputs(self, folder: Path) -> list[Path]:
+        """Return the files that the task writes into `folder`."""
+        return [folder / f"{self.stem}_{FORMATS[name]}" for name in self.formats]
+
+
+def parse_formats(text: str) -> tuple[str, ...]:
+    """Return the formats of a list such as "tif,csv".
+
+    Raises
+    ------
+    NucSegError
+        A format is not known, or none is named.
+    """
+    names = tuple(dict.fromkeys(part for part in text.lower().replace(" ", "").split(",") if part))
+    unknown = [name for name in names if name not in FORMATS]
+    if unknown or not names:
+        raise NucSegError(
+            f"--format '{unknown[0] if unknown else text}' is not known; choose of {','.join(FORMATS)}."
+        )
+    return names
+
+
+def find_images(arguments: Iterable[str]) -> tuple[list[Path], list[str]]:
+    """Return the images named by files and folders, each once, and a sentence for every folder without any.
+
+    A folder stands for the images directly in it; hidden files and label images written by this program are left
+    out. Whether a named file can be read is not looked at here.
+    """
+    found: dict[Path, Path] = {}
+    complaints = []
+    for argument in arguments:
+        path = Path(argument)
+        try:
+            images = _images_in(path) if path.is_dir() else [path]
+        except OSError as error:
+            complaints.append(
+                f"The folder '{path}' cannot be read ({error.strerror}); check its permissions."
+            )
+            continue
+        if not images:
+            held = "holds no image" if any(path.iterdir()) else "is empty"
+            complaints.append(
+                f"The folder '{path}' {held}; name one with images ({', '.join(EXTENSIONS)}) directly in it."
+            )
+        for image in images:
+            found.setdefault(image.resolve(), image)
+    return list(found.values()), complaints
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(
+        p
+        for p in folder.iterdir()
+        if p.suffix.lower() in EXTENSIONS
+        and not p.name.startswith(".")
+        and not p.name.endswith(_OUR_LABELS)
+        and p.is_file()
+    )
+
+
+def stem_of(path: Path) -> str:
+    """Return the file name without its extension; ".ome.tif" counts as one extension."""
+    return path.stem[:-4] if path.stem.lower().endswith(".ome") else path.stem
+
+
+def plan_tasks(
+    images: Sequence[Path], folder: Path, formats: tuple[str, ...], existing: Existing
+) -> list[Task]:
+    """Decide what is to be written for each image.
+
+    Raises
+    ------
+    NucSegError
+        Two images would write the same files, or results exist and are neither to be skipped nor replaced.
+    """
+    tasks = [Task(path, stem_of(path), formats) for path in images]
+    first: dict[str, Task] = {}
+    for task in tasks:
+        other = first.setdefault(task.stem.casefold(), task)
+        if other is not task:
+            raise NucSegError(
+                f"'{other.path}' and '{task.path}' would both write '{folder / task.stem}_...'; rename one, or "
+                "segment them into different folders."
+            )
+    if existing == "overwrite":
+        return tasks
+    there = [p for task in tasks for p in task.outputs(folder) if p.exists()]
+    if existing == "refuse" and there:
+        more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
+        raise NucSegError(
+            f"'{there[0]}'{more} exists already; give --overwrite to replace, --skip-existing to keep it, or another "
+            "folder."
+        )
+    return [
+        Task(
+            t.path,
+            t.stem,
+            tuple(name for name, p in zip(t.formats, t.outputs(folder), strict=True) if not p.exists()),
+        )
+        for t in tasks
+    ]
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the output folder, and find out now rather than after the work whether it can be written to.
+
+    Raises
+    ------
+    NucSegError
+        It is a file, or cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = "it is a file" if folder.is_file() else error.strerror or str(error)
+        raise NucSegError(
+            f"Results cannot be written to '{folder}' ({reason}); choose another folder."
+        ) from error
+
+
+def check_resolutions(tasks: Sequence[Task]) -> tuple[list[Task], list[str]]:
+    """Open every image and see that its resolution is known, before anything is computed.
+
+    Returns
+    -------
+    tasks
+        Those whose image can be opened.
+    complaints
+        One sentence for each of the others.
+
+    Raises
+    ------
+    NucSegError
+        The resolution of an image is unknown.
+    """
+    good, complaints, unknown = [], [], []
+    for task in tasks:
+        try:
+            with read_image(task.path) as image:
+                if image.mpp.value is None:
+                    unknown.append((task, image.mpp))
+                good.append(task)
+        except NucSegError as error:
+            complaints.append(str(error))
+    if unknown:
+        task, mpp = unknown[0]
+        more = f" (and of {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+        raise NucSegError(
+            f"The resolution of '{task.path}'{more} is {mpp}; state it in micrometres per pixel, such as "
+            "--mpp 0.25 for a 40x scan or --mpp 0.5 for a 20x scan."
+        )
+    return good, complaints
+
+
+def shown(folder: Path) -> str:
+    """Return a folder as a user may type it."""
+    text = os.path.relpath(folder)
+    return str(folder) if text.startswith("..") else text
