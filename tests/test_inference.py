@@ -7,17 +7,14 @@ import napari_nucseg as nn
 from napari_nucseg import inference
 from napari_nucseg.core.metrics import panoptic_quality
 from napari_nucseg.core.tiling import Box, Grid
-from napari_nucseg.inference import Region, join_tables, make_plan, run
+from napari_nucseg.inference import Region, collect, make_plan, run
 from tests.fakes import CLASSES, FakeRuntime, fake_card
 
 
 def segment(image, mpp=0.25, region=None, card=None, **kwargs):
     plan = make_plan(image, FakeRuntime(), card or fake_card(), mpp=mpp, region=region, **kwargs)
-    labels, tables = np.zeros(plan.image.source.shape, np.uint32), []
-    for tile in run(plan):
-        tile.paint(labels)
-        tables.append(tile.nuclei)
-    return labels, join_tables(tables)
+    result = collect(run(plan), plan)
+    return result.labels, result.nuclei
 
 
 def same_partition(a, b):

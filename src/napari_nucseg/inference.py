@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -436,23 +436,45 @@ def segment(
     """
     from napari_nucseg.models.runtime import load_runtime
 
-    source = as_source(image, mpp)
     model = model if isinstance(model, Model) else find_model(model)
-    runtime = load_runtime(model, device)
-    plan = make_plan(source, runtime, model.card, region=region, config=config)
+    source = as_source(image, mpp)
+    try:
+        plan = make_plan(source, load_runtime(model, device), model.card, region=region, config=config)
+        return collect(run(plan), plan, getattr(source, "name", "image"), progress)
+    finally:
+        if isinstance(image, str | Path) and isinstance(source, SlideImage):
+            source.close()
+
+
+def collect(
+    tiles: Iterable[TileResult],
+    plan: Plan,
+    name: str = "image",
+    progress: Callable[[int, int], None] | None = None,
+) -> Result:
+    """Stitch the tiles of a plan into one result, in memory.
+
+    Parameters
+    ----------
+    tiles : iterable of TileResult
+        `run(plan)`, or something around it that shows progress.
+    plan : Plan
+    name : str
+        Stem for files.
+    progress : callable (done, total), optional
+    """
     began = time.perf_counter()
+    source = plan.image.source
     labels = np.zeros(source.shape, np.uint32)
     tables = []
-    for tile in run(plan):
+    for tile in tiles:
         tile.paint(labels)
         tables.append(tile.nuclei)
         if progress is not None:
             progress(tile.done, tile.total)
     seconds = time.perf_counter() - began
-    log.info("%.1f MP in %.1f s with %s", math.prod(source.shape) / 1e6, seconds, runtime.name)
-    return Result(
-        labels, join_tables(tables), source.mpp, model.card, runtime.name, getattr(source, "name", "image")
-    )
+    log.info("%.1f MP in %.1f s with %s", math.prod(source.shape) / 1e6, seconds, plan.runtime.name)
+    return Result(labels, join_tables(tables), source.mpp, plan.card, plan.runtime.name, name)
 
 
 def join_tables(tables: list[pd.DataFrame]) -> pd.DataFrame:
