@@ -24,7 +24,7 @@ from napari_nucseg.core.measure import measure
 from napari_nucseg.core.tiling import Box, Grid, Index
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.resample import Resampled
-from napari_nucseg.io.slide import Mpp, as_source
+from napari_nucseg.io.slide import Mpp, SlideImage, as_source
 from napari_nucseg.models.card import Card
 from napari_nucseg.models.registry import Model, find_model
 
