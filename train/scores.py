@@ -1,0 +1,272 @@
+"""Score segmented images against their truth, and sum the scores up with their uncertainty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_nucseg.core.metrics import (
+    DetectionCounts,
+    MulticlassPQ,
+    aji,
+    aji_plus,
+    average_pq,
+    detection_f1,
+    dice,
+    mpq_plus,
+    multiclass_pq,
+)
+from train.data import AnnotatedImage, nucleus_classes
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+PAIRING_UM = 3.0
+"""Centroids are paired within this distance: 12 px at 0.25 um, 6 px at 0.5 um."""
+
+PER_IMAGE, POOLED = "mean over images", "pooled over images"
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A way to name classes, in which truth and prediction are compared.
+
+    Parameters
+    ----------
+    key
+        Short name, such as "shipped".
+    classes
+        Its classes.
+    predicted
+        Class of the model -> class of the scheme.
+    merge
+        The merge in ``dataset.json`` that brings the truth into the scheme; None where it is in it already.
+    """
+
+    key: str
+    classes: tuple[str, ...]
+    predicted: Mapping[str, str]
+    merge: str | None = None
+
+
+@dataclass(frozen=True)
+class TypedScore:
+    """Counts of one image in the classes of one scheme (numbered from 1; 0 is a true nucleus of no class)."""
+
+    pq: MulticlassPQ
+    detection: DetectionCounts
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """Figures and counts of one image.
+
+    Attributes
+    ----------
+    binary
+        Matches of all nuclei as one class.
+    detection
+        Paired and unpaired centroids, classes ignored.
+    typed
+        Counts by the key of each scheme.
+    """
+
+    name: str
+    mpp: float
+    true_nuclei: int
+    pred_nuclei: int
+    seconds: float
+    dice: float
+    aji: float
+    aji_plus: float
+    binary: MulticlassPQ
+    detection: DetectionCounts
+    typed: dict[str, TypedScore] = field(default_factory=dict)
+
+    def row(self) -> dict[str, Any]:
+        """Return the figures of this image by name, for a table of images."""
+        counts = self.binary.binary
+        row: dict[str, Any] = {
+            "name": self.name,
+            "mpp": self.mpp,
+            "true_nuclei": self.true_nuclei,
+            "pred_nuclei": self.pred_nuclei,
+            "seconds": round(self.seconds, 3),
+            "Dice": self.dice,
+            "AJI": self.aji,
+            "AJI+": self.aji_plus,
+            "DQ": counts.dq,
+            "SQ": counts.sq,
+            "bPQ": self.binary.bpq,
+            "F1_d": self.detection.f1_d,
+        }
+        for key, typed in self.typed.items():
+            row[f"mPQ ({key})"] = typed.pq.mpq
+        return row
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a set: its value, how it is averaged, and its 95 % interval."""
+
+    name: str
+    averaging: str
+    value: float
+    low: float = float("nan")
+    high: float = float("nan")
+
+
+def score_image(
+    items: Mapping[str, AnnotatedImage],
+    labels: NDArray[np.integer],
+    nuclei: pd.DataFrame,
+    schemes: Sequence[Scheme],
+    seconds: float = 0.0,
+) -> ImageScore:
+    """Compare a segmented image with its truth.
+
+    Parameters
+    ----------
+    items
+        The image with its truth by the key of each scheme, or one entry under any key where there are no schemes.
+    labels : (H, W) integer
+        Of the truth's size.
+    nuclei
+        Columns ``id`` and ``class`` for every id in `labels`.
+    schemes
+        In which to compare classes.
+    seconds
+        What the segmentation took, to be reported.
+
+    Returns
+    -------
+    ImageScore
+        Centroids are those of the label instances on both sides.
+    """
+    item = next(iter(items.values()))
+    radius = PAIRING_UM / item.mpp
+    true_points, _ = nucleus_classes(item.labels, None)
+    pred_points, _ = nucleus_classes(labels, None)
+    nameless = np.zeros(len(true_points), int), np.zeros(len(pred_points), int)
+    counts = multiclass_pq(item.labels, _constant(item.labels), labels, _constant(labels), ())
+    return ImageScore(
+        item.name,
+        item.mpp,
+        len(true_points),
+        len(pred_points),
+        seconds,
+        dice(item.labels, labels),
+        aji(item.labels, labels),
+        aji_plus(item.labels, labels),
+        counts,
+        detection_f1(true_points, nameless[0], pred_points, nameless[1], radius).counts,
+        {s.key: _score_types(items[s.key], labels, nuclei, s) for s in schemes},
+    )
+
+
+def _constant(labels: NDArray[np.integer]) -> dict[int, int]:
+    return dict.fromkeys(np.unique(labels[labels > 0]).tolist(), 1)
+
+
+def _score_types(
+    item: AnnotatedImage, labels: NDArray[np.integer], nuclei: pd.DataFrame, scheme: Scheme
+) -> TypedScore:
+    numbers = {name: k for k, name in enumerate(scheme.classes, start=1)}
+    named = zip(nuclei["id"].tolist(), nuclei["class"].tolist(), strict=True)
+    pred_types = {i: numbers[scheme.predicted[name]] for i, name in named}
+    true_points, true_classes = nucleus_classes(item.labels, item.types)
+    pred_points, _ = nucleus_classes(labels, None)
+    true_ids, pred_ids = (np.unique(a[a > 0]).tolist() for a in (item.labels, labels))
+    true_types = dict(zip(true_ids, true_classes.tolist(), strict=True))
+    found = detection_f1(
+        true_points, true_classes, pred_points, [pred_types[i] for i in pred_ids], PAIRING_UM / item.mpp
+    )
+    pq = multiclass_pq(item.labels, true_types, labels, pred_types, numbers.values())
+    return TypedScore(pq, found.counts)
+
+
+def figures(scores: Sequence[ImageScore], schemes: Sequence[Scheme]) -> list[Figure]:
+    """Sum a set up, without intervals.
+
+    Images without a true nucleus are left out of bPQ, as in PanNuke; elsewhere NaN alone is left out of a mean.
+    """
+    out = [
+        Figure("Dice", PER_IMAGE, _mean([s.dice for s in scores])),
+        Figure("AJI", PER_IMAGE, _mean([s.aji for s in scores])),
+        Figure("AJI+", PER_IMAGE, _mean([s.aji_plus for s in scores])),
+        Figure("DQ", PER_IMAGE, _mean([s.binary.binary.dq for s in scores])),
+        Figure("SQ", PER_IMAGE, _mean([s.binary.binary.sq for s in scores])),
+        Figure("bPQ", PER_IMAGE, average_pq([s.binary for s in scores]).bpq_images),
+        Figure("F1_d", POOLED, _pooled([s.detection for s in scores]).f1_d),
+    ]
+    for scheme in schemes:
+        typed = [s.typed[scheme.key] for s in scores]
+        counts = _known(_pooled([t.detection for t in typed]))
+        by_class = counts.f1_c(range(1, len(scheme.classes) + 1))
+        out += [
+            Figure(f"F1_c {name} ({scheme.key})", POOLED, by_class[k])
+            for k, name in enumerate(scheme.classes, start=1)
+        ]
+        out.append(Figure(f"mPQ ({scheme.key})", PER_IMAGE, average_pq([t.pq for t in typed]).mpq_images))
+        out.append(Figure(f"mPQ+ ({scheme.key})", POOLED, mpq_plus(t.pq for t in typed)))
+    return out
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [v for v in values if not np.isnan(v)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _pooled(counts: Sequence[DetectionCounts]) -> DetectionCounts:
+    return sum(counts[1:], start=counts[0])
+
+
+def _known(counts: DetectionCounts) -> DetectionCounts:
+    """Leave out the pairs whose true nucleus has no class: neither right nor wrong."""
+    return DetectionCounts(
+        {k: n for k, n in counts.pairs.items() if k[0] != 0}, counts.missed, counts.spurious
+    )
+
+
+def bootstrap(
+    scores: Sequence[ImageScore],
+    summarise: Callable[[Sequence[ImageScore]], list[Figure]],
+    draws: int = 1000,
+    seed: int = 0,
+) -> list[Figure]:
+    """Sum a set up with 95 % percentile intervals, from images drawn anew with replacement (Efron 1979).
+
+    Parameters
+    ----------
+    scores
+        One record an image.
+    summarise
+        Makes the figures of any number of records, always the same ones in the same order.
+    draws, seed
+        Number of sets drawn, and the seed of the draws.
+
+    Returns
+    -------
+    list of Figure
+        NaN as interval for fewer than two images.
+    """
+    whole = summarise(scores)
+    if len(scores) < 2:
+        return whole
+    rng = np.random.default_rng(seed)
+    drawn = np.array(
+        [
+            [f.value for f in summarise([scores[i] for i in rng.integers(len(scores), size=len(scores))])]
+            for _ in range(draws)
+        ]
+    )
+    out = []
+    for figure, values in zip(whole, drawn.T, strict=True):
+        known = values[~np.isnan(values)]
+        low, high = np.percentile(known, [2.5, 97.5]) if known.size else (np.nan, np.nan)
+        out.append(Figure(figure.name, figure.averaging, figure.value, float(low), float(high)))
+    return out
