@@ -181,6 +181,17 @@ def test_centres_are_peaks_inside_the_foreground_and_apart():
     assert ((scores > 0.35) & (scores <= 1)).all()
 
 
+def test_bumps_on_the_ridge_of_a_long_nucleus_are_one_centre_and_peaks_across_a_saddle_are_two():
+    fields = Fields.empty((30, 60), 1)
+    fields.foreground[5:25, 5:55] = 255
+    fields.centre[13:16, 10:40] = 50000  # a ridge with two bumps
+    fields.centre[14, 15], fields.centre[14, 30] = 60000, 55000
+    assert find_centres(fields, DecodeConfig())[0].tolist() == [[14, 15]]
+    assert len(find_centres(fields, DecodeConfig(ridge=10))[0]) == 2
+    fields.centre[:, 20:25] = 20000  # a saddle between them
+    assert find_centres(fields, DecodeConfig())[0].tolist() == [[14, 15], [14, 30]]
+
+
 def test_a_speck_of_foreground_is_no_nucleus():
     fields = Fields.empty((30, 30), 1)
     fields.centre[14:17, 14:17] = 65535

@@ -44,14 +44,14 @@ def compress(
 
 
 @njit(cache=True, nogil=True)
-def peaks(centre, foreground, fg_min, centre_min, spacing, support):
-    """Local maxima of the 3x3-smoothed centre map; equal heights go to the first in raster order."""
+def smooth_centre(centre, lowest):
+    """Sum of the 3x3 binomial neighbourhood (weights 1-2-1, total 16) where the map reaches `lowest`, else 0."""
     height, width = centre.shape
     smooth = np.zeros((height, width), np.int32)
     for y in range(height):
         ys, ye = max(y - 1, 0), min(y + 1, height - 1)
         for x in range(width):
-            if centre[y, x] * 2 < centre_min:
+            if centre[y, x] < lowest:
                 continue
             xs, xe = max(x - 1, 0), min(x + 1, width - 1)
             smooth[y, x] = (
@@ -59,11 +59,18 @@ def peaks(centre, foreground, fg_min, centre_min, spacing, support):
                 + 2 * (np.int32(centre[ys, x]) + centre[ye, x] + centre[y, xs] + centre[y, xe])
                 + (np.int32(centre[ys, xs]) + centre[ys, xe] + centre[ye, xs] + centre[ye, xe])
             )
+    return smooth
+
+
+@njit(cache=True, nogil=True)
+def local_maxima(smooth, foreground, lowest, fg_min, spacing, support):
+    """Rows, columns and heights of the peaks, in raster order; of equal heights the first one counts."""
+    height, width = smooth.shape
     out = []
     for y in range(height):
         for x in range(width):
             value = smooth[y, x]
-            if value < centre_min * 16 or foreground[y, x] < fg_min:
+            if value < lowest or foreground[y, x] < fg_min:
                 continue
             highest = True
             for ny in range(max(y - spacing, 0), min(y + spacing + 1, height)):
@@ -82,6 +89,40 @@ def peaks(centre, foreground, fg_min, centre_min, spacing, support):
                     count += foreground[ny, nx] >= fg_min
             if count >= support:
                 out.append((y, x, value))
+    return out
+
+
+@njit(cache=True, nogil=True)
+def on_ridge(peaks, smooth, ridge, saddle):
+    """Whether each peak (in raster order) is a mere bump on the ridge of a higher one within `ridge` pixels.
+
+    That is so if on the straight way there the map never falls below `saddle` times its own height. Compared are
+    all peaks, also those that fall out themselves: so the answer depends on nothing farther away.
+    """
+    n = peaks.shape[0]
+    out = np.zeros(n, np.bool_)
+    first = 0
+    for p in range(n):
+        while peaks[first, 0] < peaks[p, 0] - ridge:
+            first += 1
+        for q in range(first, n):
+            if peaks[q, 0] > peaks[p, 0] + ridge:
+                break
+            higher = peaks[q, 2] > peaks[p, 2] or (peaks[q, 2] == peaks[p, 2] and q < p)
+            dy, dx = peaks[q, 0] - peaks[p, 0], peaks[q, 1] - peaks[p, 1]
+            if not higher or abs(dx) > ridge:
+                continue
+            steps = max(abs(dy), abs(dx))
+            bump = True
+            for k in range(1, steps):
+                y = peaks[p, 0] + (2 * k * dy + steps) // (2 * steps)
+                x = peaks[p, 1] + (2 * k * dx + steps) // (2 * steps)
+                if smooth[y, x] < saddle * peaks[p, 2]:
+                    bump = False
+                    break
+            if bump:
+                out[p] = True
+                break
     return out
 
 

@@ -38,6 +38,9 @@ class DecodeConfig:
         A peak of the centre map counts above this activation.
     spacing : int
         Of two peaks nearer than this (Chebyshev), the higher one stays.
+    ridge, saddle : int, float
+        A peak is left out if a higher one lies within `ridge` pixels and the map between the two does not fall below
+        `saddle` times its height: long nuclei have ridges, not peaks.
     support : int
         A peak needs this many foreground pixels in the 9x9 window around it: specks are no nuclei.
     base, band, edge : int
@@ -51,6 +54,8 @@ class DecodeConfig:
     foreground: float = 0.5
     centre: float = 0.35
     spacing: int = 4
+    ridge: int = 20
+    saddle: float = 0.8
     support: int = 20
     base: int = 4
     band: int = 28
@@ -66,7 +71,7 @@ class DecodeConfig:
     @property
     def margin(self) -> int:
         """Pixels that must be known around a region so that nuclei centred in it come out exactly."""
-        return 2 * self.reach + self.max_hole + self.spacing + 2
+        return 2 * self.reach + self.max_hole + self.ridge + self.spacing + 6
 
 
 @dataclass(frozen=True)
@@ -169,16 +174,14 @@ def find_centres(fields: Fields, config: DecodeConfig) -> tuple[NDArray[np.int64
     centres : (n, 2) int64, rows and columns in raster order
     scores : (n,) float32, activation at the peak (smoothed over 3x3), 0..1
     """
-    found = kernels.peaks(
-        fields.centre,
-        fields.foreground,
-        quantise(config.foreground),
-        int(config.centre * 65535),
-        config.spacing,
-        config.support,
+    lowest, fg_min = int(config.centre * 65535), quantise(config.foreground)
+    smooth = kernels.smooth_centre(fields.centre, lowest // 2)
+    found = kernels.local_maxima(
+        smooth, fields.foreground, 16 * lowest, fg_min, config.spacing, config.support
     )
-    table = np.array(found, np.int64).reshape(-1, 3)
-    return table[:, :2], (table[:, 2] / (16 * 65535)).astype(np.float32)
+    peaks = np.array(found, np.int64).reshape(-1, 3)
+    peaks = peaks[~kernels.on_ridge(peaks, smooth, config.ridge, config.saddle)]
+    return peaks[:, :2], (peaks[:, 2] / (16 * 65535)).astype(np.float32)
 
 
 def flood(fields: Fields, centres: NDArray[np.integer], config: DecodeConfig) -> NDArray[np.int32]:
