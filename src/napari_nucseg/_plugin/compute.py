@@ -1,0 +1,150 @@
+"""The work of a run, as a generator that knows nothing of Qt and is stepped in another thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nucseg._plugin.regions import Area
+from napari_nucseg.errors import NucSegError
+from napari_nucseg.io.mpp import Mpp
+from napari_nucseg.models.registry import Model
+
+if TYPE_CHECKING:
+    from napari_nucseg.inference import Region, TileResult
+    from napari_nucseg.models.runtime import Runtime
+
+Loader = Callable[[Model, str], "Runtime"]
+
+LARGEST = 400_000_000
+"""Pixels of the largest image whose results the viewer holds in one Labels layer (1.6 GB)."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """All that a run needs.
+
+    Attributes
+    ----------
+    image : array or list of arrays
+        Pixels as the layer holds them.
+    axes : str or None
+        See `napari_nucseg.io.slide.as_source`.
+    mpp : Mpp
+        Of level 0.
+    settings : dict
+        Decoder settings which differ from the card's, such as ``{"foreground": 0.4}``.
+    """
+
+    image: Any
+    axes: str | None
+    mpp: Mpp
+    model: Model
+    device: str = "auto"
+    area: Area = field(default_factory=Area)
+    settings: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Started:
+    """The model is loaded and the work is laid out."""
+
+    shape: tuple[int, int]
+    runtime: str
+    tiles: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The run ended in an error, which is handed over as a value: superqt's workers swallow RuntimeErrors."""
+
+    error: Exception
+
+
+class Cancelled(Exception):
+    """Raised in the working thread to leave a run between two windows of the network."""
+
+
+class Ticker:
+    """Shared by the two threads: how far the network is, and whether to stop."""
+
+    def __init__(self) -> None:
+        self.done, self.total = 0, 0
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """Ask the run to leave before the next window."""
+        self._stop.set()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run was asked to leave."""
+        return self._stop.is_set()
+
+
+class WatchedRuntime:
+    """A runtime that counts its windows, and refuses to go on once the ticker is stopped."""
+
+    def __init__(self, runtime: Runtime, ticker: Ticker) -> None:
+        self.name = runtime.name
+        self._runtime, self._ticker = runtime, ticker
+
+    def __call__(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See `Runtime`."""
+        if self._ticker.stopped:
+            raise Cancelled
+        maps = self._runtime(rgb)
+        self._ticker.done += 1
+        return maps
+
+
+def compute(
+    request: Request, load: Loader, ticker: Ticker
+) -> Generator[Started | TileResult | Failed, None, None]:
+    """Load the model, lay out the work, and yield tile by tile.
+
+    Yields
+    ------
+    Started, then TileResult ..., or Failed
+    """
+    try:
+        yield from _steps(request, load, ticker)
+    except Cancelled:
+        return
+    except Exception as error:
+        yield Failed(error)
+
+
+def _steps(request: Request, load: Loader, ticker: Ticker) -> Generator[Started | TileResult, None, None]:
+    from napari_nucseg.inference import adjusted, make_plan, run
+    from napari_nucseg.io.slide import as_source
+
+    source = as_source(request.image, request.mpp, request.axes)
+    if source.shape[0] * source.shape[1] > LARGEST:
+        raise NucSegError(
+            f"The image has {source.shape[0] * source.shape[1] / 1e6:,.0f} megapixels, but the viewer takes "
+            f"results of up to {LARGEST / 1e6:,.0f}; use `napari-nucseg segment` on the file, or cut a part out."
+        )
+    region = _region(request.area, source.shape)
+    runtime = WatchedRuntime(load(request.model, request.device), ticker)
+    card = request.model.card
+    config = adjusted(card, **request.settings)
+    plan = make_plan(source, runtime, card, region=region, config=config)
+    ticker.total = len(plan.windows)
+    yield Started(source.shape, runtime.name, len(plan.cells))
+    with closing(run(plan)) as tiles:
+        yield from tiles
+
+
+def _region(area: Area, shape: tuple[int, int]) -> Region | None:
+    from napari_nucseg.inference import Region
+
+    if area.polygons:
+        return Region.from_polygons(list(area.polygons), shape)
+    return None if area.box is None else Region(area.box)

@@ -1,0 +1,305 @@
+"""Fields for what to segment: the image, its resolution, the region."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from napari.layers import Image, Shapes
+from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QMenu, QVBoxLayout, QWidget
+
+from napari_nucseg._plugin.images import STATED, image_layers, mpp_of, read_mpp, state_mpp
+from napari_nucseg._plugin.parts import (
+    AMBER,
+    choose,
+    combo,
+    connect_all,
+    disconnect_all,
+    hint,
+    say,
+    set_item,
+    side_button,
+)
+from napari_nucseg._plugin.regions import Area, shapes_area, view_area
+from napari_nucseg.errors import NucSegError
+from napari_nucseg.io.mpp import Mpp
+
+
+def _column(widget: QWidget) -> QVBoxLayout:
+    layout = QVBoxLayout(widget)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(2)
+    return layout
+
+
+class ImageField(QWidget):
+    """Chooses among the Image layers of a viewer, as they come, go and change their names."""
+
+    changed = Signal()
+
+    def __init__(self, viewer: Any) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._layers: list[Image] = []
+        self._named: list[Image] = []
+        self._box = combo("The image to segment.")
+        self._box.currentIndexChanged.connect(lambda _: self.changed.emit())
+        self._hint = hint("", AMBER)
+        layout = _column(self)
+        layout.addWidget(self._box)
+        layout.addWidget(self._hint)
+        events = viewer.layers.events
+        self._emitters = [events.inserted, events.removed, events.reordered]
+        connect_all(self._emitters, self.refresh)
+        self.refresh()
+
+    @property
+    def layer(self) -> Image | None:
+        """The chosen layer."""
+        index = self._box.currentIndex()
+        return self._layers[index] if 0 <= index < len(self._layers) else None
+
+    def choose(self, layer: Image) -> None:
+        """Choose a layer."""
+        self._box.setCurrentIndex(self._layers.index(layer))
+
+    def refresh(self, _event: Any = None) -> None:
+        """Take over the viewer's layers, and keep to the chosen one while it is there."""
+        before = self.layer
+        self._layers = image_layers(self._viewer.layers)
+        self._watch_names()
+        blocker = QSignalBlocker(self._box)
+        self._box.clear()
+        self._box.addItems([layer.name for layer in self._layers])
+        if before in self._layers:
+            self._box.setCurrentIndex(self._layers.index(before))
+        blocker.unblock()
+        none = not self._layers
+        self._box.setEnabled(not none)
+        self._box.setToolTip(
+            "There is no Image layer in the viewer; open an image." if none else "The image to segment."
+        )
+        say(self._hint, "Open an H&E image, or one of File > Open Sample > NucSeg." if none else "")
+        if self.layer is not before:
+            self.changed.emit()
+
+    def _watch_names(self) -> None:
+        disconnect_all([layer.events.name for layer in self._named], self.refresh)
+        self._named = list(self._layers)
+        connect_all([layer.events.name for layer in self._named], self.refresh)
+
+    def release(self) -> None:
+        """Let go of the viewer."""
+        disconnect_all(self._emitters, self.refresh)
+        disconnect_all([layer.events.name for layer in self._named], self.refresh)
+
+
+class MppField(QWidget):
+    """Micrometres per pixel of a layer, where it comes from, and a way to state it."""
+
+    changed = Signal()
+
+    TOOLTIP = (
+        "Micrometres per pixel of the image at full resolution: about 0.25 for a 40x scan, 0.5 for 20x. "
+        "The image is resampled to the resolution of the model, so a wrong figure gives wrong nuclei."
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._layer: Image | None = None
+        self._error = ""
+        self.edit = QLineEdit()
+        self.edit.setPlaceholderText("unknown")
+        self.edit.setMaximumWidth(90)
+        self.edit.editingFinished.connect(self._on_edited)
+        self._menu_button = side_button("Set", "Usual resolutions, or back to what the file says.")
+        self._menu_button.setMenu(self._make_menu())
+        self._source = hint()
+        row = QHBoxLayout()
+        row.setSpacing(6)
+        row.addWidget(self.edit)
+        row.addWidget(QLabel("µm/px"))
+        row.addStretch()
+        row.addWidget(self._menu_button)
+        layout = _column(self)
+        layout.addLayout(row)
+        layout.addWidget(self._source)
+        self.set_layer(None)
+
+    def _make_menu(self) -> QMenu:
+        menu = QMenu(self)
+        menu.setToolTipsVisible(True)
+        menu.addAction("0.25 (40x scan)", lambda: self.state(0.25))
+        menu.addAction("0.5 (20x scan)", lambda: self.state(0.5))
+        menu.addSeparator()
+        self._back = menu.addAction("What the file says", lambda: self.state(None))
+        menu.aboutToShow.connect(self._on_menu)
+        return menu
+
+    @property
+    def mpp(self) -> Mpp:
+        """The resolution to use."""
+        return Mpp() if self._layer is None else mpp_of(self._layer)
+
+    def set_layer(self, layer: Image | None) -> None:
+        """Show the resolution of a layer, and follow its scale."""
+        if self._layer is not None:
+            disconnect_all(self._emitters(self._layer), self.refresh)
+        self._layer = layer
+        if layer is not None:
+            connect_all(self._emitters(layer), self.refresh)
+        self.refresh()
+
+    @staticmethod
+    def _emitters(layer: Image) -> list[Any]:
+        return [layer.events.scale, layer.events.units]
+
+    def state(self, value: float | str | None) -> None:
+        """Take the user's figure; None goes back to what the file says."""
+        if self._layer is None:
+            return
+        self._error = ""
+        try:
+            state_mpp(self._layer, value)  # type: ignore[arg-type]  # text is checked there
+        except NucSegError as error:
+            self._error = str(error)
+        self.refresh()
+        self.changed.emit()
+
+    def refresh(self, _event: Any = None) -> None:
+        """Show what holds now."""
+        mpp = self.mpp
+        missing = self._layer is not None and mpp.value is None
+        if not self._error:
+            self.edit.setText("" if mpp.value is None else f"{mpp.value:.4g}")
+        self.setEnabled(self._layer is not None)
+        alarm = missing or bool(self._error)
+        self.edit.setStyleSheet(f"border: 1px solid {AMBER};" if alarm else "")
+        self.edit.setToolTip(self.TOOLTIP if self._layer is not None else "Choose an image first.")
+        self._source.setStyleSheet("font-size: 11px;" + (f" color: {AMBER};" if alarm else ""))
+        say(self._source, self._error or self._explain(mpp))
+
+    def _explain(self, mpp: Mpp) -> str:
+        if self._layer is None:
+            return ""
+        if mpp.value is None:
+            why = mpp.source if mpp.source != "unknown" else "The image does not say its resolution"
+            return f"{why[0].upper()}{why[1:]}; state it: 0.25 for a 40x scan, 0.5 for 20x."
+        return f"Source: {mpp.source}"
+
+    def _on_edited(self) -> None:
+        text = self.edit.text().strip().replace(",", ".")
+        shown = self.mpp.value
+        if self._layer is None or (shown is not None and text == f"{shown:.4g}" and not self._error):
+            return
+        if not text and STATED not in self._layer.metadata and not self._error:
+            self.refresh()
+            return
+        self.state(text or None)
+
+    def _on_menu(self) -> None:
+        known = Mpp() if self._layer is None else read_mpp(self._layer)
+        self._back.setEnabled(known.value is not None)
+        self._back.setToolTip("" if known.value is not None else "The file does not say it.")
+
+    def release(self) -> None:
+        """Let go of the layer."""
+        self.set_layer(None)
+
+
+WHOLE, VIEW, SHAPES = range(3)
+
+
+class RegionField(QWidget):
+    """Chooses between the whole image, the current view and drawn shapes."""
+
+    changed = Signal()
+
+    def __init__(self, viewer: Any) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._image: Image | None = None
+        self._shapes: list[Shapes] = []
+        self.box = combo("The part of the image to segment; nuclei are kept whose centre lies in it.")
+        self.box.addItems(["Whole image", "Current view", "Selected shapes"])
+        self.box.currentIndexChanged.connect(self._on_chosen)
+        self._hint = hint()
+        layout = _column(self)
+        layout.addWidget(self.box)
+        layout.addWidget(self._hint)
+        layers, dims = viewer.layers.events, viewer.dims.events
+        self._emitters = [layers.inserted, layers.removed, dims.ndisplay]
+        connect_all(self._emitters, self.refresh)
+        self.refresh()
+
+    def set_image(self, image: Image | None) -> None:
+        """Say of which image the regions are."""
+        self._image = image
+        self.refresh()
+
+    def area(self) -> Area:
+        """Return the chosen part of the image.
+
+        Raises
+        ------
+        NucSegError
+            It is empty now; the message says why.
+        """
+        kind = self.box.currentIndex()
+        if self._image is None or kind == WHOLE:
+            return Area()
+        if kind == VIEW:
+            return view_area(self._viewer, self._image)
+        return shapes_area(self._viewer.layers, self._image)
+
+    def why_not(self) -> str | None:
+        """Return why the chosen region cannot be used, None where it can."""
+        return self._reason(self.box.currentIndex())
+
+    def _reason(self, kind: int) -> str | None:
+        if self._image is None or kind == WHOLE:
+            return None
+        if kind == VIEW:  # what is in view is decided when the run starts
+            flat = self._viewer.dims.ndisplay == 2
+            return None if flat else "The viewer is in 3-D; switch to 2-D to segment the current view."
+        try:
+            shapes_area(self._viewer.layers, self._image)
+        except NucSegError as error:
+            return str(error)
+        return None
+
+    def refresh(self, _event: Any = None) -> None:
+        """Enable what is possible now."""
+        self._watch_shapes()
+        tips = ("Every nucleus of the image.", "What the canvas shows.", "Nuclei centred in a drawn shape.")
+        for kind, tip in enumerate(tips):
+            set_item(self.box, kind, self.box.itemText(kind), self._reason(kind), tip)
+        if self.box.currentIndex() == SHAPES and self.why_not() and not self._shapes:
+            choose(self.box, WHOLE)
+        self._explain()
+        self.changed.emit()
+
+    def _explain(self) -> None:
+        text = ""
+        if self.box.currentIndex() == SHAPES:
+            text = self.why_not() or f"{self.area().title.capitalize()}."
+        say(self._hint, text)
+
+    def _on_chosen(self, _index: int) -> None:
+        self._explain()
+        self.changed.emit()
+
+    def _shape_emitters(self) -> list[Any]:
+        return [e for s in self._shapes for e in (s.events.data, s.events.highlight, s.events.visible)]
+
+    def _watch_shapes(self) -> None:
+        now = [layer for layer in self._viewer.layers if isinstance(layer, Shapes)]
+        if now != self._shapes:
+            disconnect_all(self._shape_emitters(), self.refresh)
+            self._shapes = now
+            connect_all(self._shape_emitters(), self.refresh)
+
+    def release(self) -> None:
+        """Let go of the viewer."""
+        disconnect_all(self._emitters, self.refresh)
+        disconnect_all(self._shape_emitters(), self.refresh)

@@ -1,0 +1,195 @@
+"""What happens between the press of Run and the last word on it: questions, layers, words to the user."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from napari.utils.notifications import notification_manager, show_error
+
+from napari_nucseg._plugin.parts import connect_all, disconnect_all
+from napari_nucseg._plugin.questions import Choice
+from napari_nucseg._plugin.results import ResultLayers, find_results
+from napari_nucseg._plugin.run import RunController
+from napari_nucseg._plugin.services import RuntimeCache, Services
+from napari_nucseg.errors import NucSegError
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+    from napari_nucseg._plugin.compute import Request, Started
+    from napari_nucseg.inference import TileResult
+
+
+class FlowView(Protocol):
+    """The panel, as the flow sees it."""
+
+    def set_status(self, text: str, alarm: bool = False) -> None:
+        """Show one sentence."""
+
+    def show_results(self, results: ResultLayers | None) -> None:
+        """Show classes and counts."""
+
+    def refresh(self) -> None:
+        """Enable and disable what depends on whether a run is under way."""
+
+
+def report_error(error: Exception) -> str:
+    """Tell napari of an error, in one sentence where the user can mend it; return that sentence."""
+    text = _sentence(error)
+    if text is None:
+        notification_manager.receive_error(type(error), error, error.__traceback__)
+        return f"Stopped by an error: {error}"
+    show_error(text)
+    return text
+
+
+def _sentence(error: Exception) -> str | None:
+    if isinstance(error, NucSegError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "There is not enough memory for this image; choose a smaller region."
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+        return (
+            "The GPU has not enough memory left; choose the device CPU, or close other programs on the GPU."
+        )
+    return None
+
+
+class SegmentFlow:
+    """Listens to the runs of a panel and keeps the results of the viewer's images.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    services : Services
+    view : FlowView
+    """
+
+    def __init__(self, viewer: Any, services: Services, view: FlowView) -> None:
+        self._viewer, self._services, self._view = viewer, services, view
+        self.controller = RunController(self, RuntimeCache(services.load_runtime))
+        self._known: list[ResultLayers] = []
+        self._image: Image | None = None
+        self._request: Request | None = None
+        self._results: ResultLayers | None = None
+        self._replaces: ResultLayers | None = None
+        self._began, self._runtime, self._why = 0.0, "", ""
+        self._emitters = [viewer.layers.events.removed]
+        connect_all(self._emitters, self._on_removed)
+
+    def results_of(self, image: Image | None, active: Any = None) -> ResultLayers | None:
+        """Return the results of an image: those that hold the active layer, else the latest."""
+        known = {id(results.labels) for results in self._known}
+        found = find_results(self._viewer.layers, image, known)
+        self._known = list(reversed(found)) + self._known if found else self._known
+        own = [r for r in self._known if image is not None and r.belongs_to(image)]
+        chosen = [r for r in own if active is not None and active in r.layers]
+        best = chosen or own
+        return best[-1] if best else None
+
+    def start(self, image: Image, request: Request, parent: Any = None) -> None:
+        """Start a run, if need be after asking what to do with the results there are."""
+        old = self.results_of(image, self._viewer.layers.selection.active)
+        choice = Choice.KEEP
+        if old is not None:
+            choice = self._services.ask_existing(parent, old.labels.name, old.total(), old.edited)
+        if choice is Choice.CANCEL:
+            self._view.set_status("Nothing was run; the results are as they were.")
+            return
+        self._image, self._request, self._results = image, request, None
+        self._replaces = old if choice is Choice.REPLACE else None
+        self._why = ""
+        self.controller.start(request, f"NucSeg: {image.name}")
+        self._view.set_status("Loading the model…")
+        self._view.refresh()
+
+    def on_started(self, started: Started) -> None:
+        """Put the empty layers into the viewer."""
+        if self._image is None or self._request is None:
+            return
+        self._began, self._runtime = time.perf_counter(), started.runtime
+        self._results = ResultLayers.create(self._image, self._request, started)
+        for layer in [] if self._replaces is None else self._replaces.layers:
+            layer.visible = False
+        for layer in self._results.layers:
+            self._viewer.add_layer(layer)
+        self._viewer.layers.selection.active = self._results.labels
+        self._known.append(self._results)
+        self._view.show_results(self._results)
+        self._view.set_status(f"Segmenting with {started.runtime}…")
+
+    def on_tile(self, tile: TileResult) -> None:
+        """Take in a tile."""
+        if self._results is not None and self._results.add(tile):
+            self._view.show_results(self._results)
+
+    def on_finished(self) -> None:
+        """Show the rest, remove what was to be replaced, say how it went."""
+        results = self._results
+        if results is None or self._image is None:
+            return
+        results.show()
+        seconds = time.perf_counter() - self._began
+        if self._replaces is not None:
+            for layer in self._replaces.layers:
+                self._viewer.layers.remove(layer)
+            results.rename(self._image.name)
+        n = results.total()
+        found = f"{n:,} {'nucleus' if n == 1 else 'nuclei'}" if n else "No nuclei found"
+        self._end(f"{found} in {seconds:.1f} s ({self._runtime}).")
+
+    def on_cancelled(self) -> None:
+        """Keep what there is."""
+        self._end(f"{self._why or 'Cancelled'}: {self._keep_part()}.")
+
+    def on_failed(self, error: Exception) -> None:
+        """Keep what there is, and say what went wrong."""
+        part = self._keep_part()
+        text = report_error(error)
+        self._end(text if self._results is None else f"{text} ({part})", alarm=True)
+
+    def cancel(self) -> None:
+        """Cancel the run."""
+        self.controller.cancel()
+
+    def shut_down(self) -> None:
+        """Let go of the viewer, stop the run, and touch nothing any more."""
+        disconnect_all(self._emitters, self._on_removed)
+        self.controller.shut_down()
+
+    def _keep_part(self) -> str:
+        """Keep the nuclei found so far, or take away empty layers; return what was done, in words."""
+        results = self._results
+        if results is not None and results.labels in self._viewer.layers:
+            results.show()
+            if results.total():
+                kept = f"the {results.total():,} nuclei found so far were kept"
+                return kept if self._replaces is None else f"{kept}, and the earlier results, hidden"
+            for layer in results.layers:
+                self._viewer.layers.remove(layer)
+        for layer in [] if self._replaces is None else self._replaces.layers:
+            layer.visible = True
+        return "there were no results yet"
+
+    def _end(self, text: str, alarm: bool = False) -> None:
+        self._image = self._request = self._results = self._replaces = None
+        self._view.set_status(text, alarm)
+        self._view.refresh()
+
+    def _on_removed(self, event: Any) -> None:
+        """Follow what the user removes: the image or the labels of a run end it."""
+        layer = event.value
+        running = self._results if self.controller.running else None
+        for results in self._known:
+            if layer is results.points:
+                results.drop_points()
+        self._known = [results for results in self._known if results.labels is not layer]
+        if self.controller.running and layer is self._image:
+            self._why = "Cancelled, since the image was removed"
+            self.controller.cancel()
+        elif running is not None and layer is running.labels:
+            self._why = "Cancelled, since the layer of the results was removed"
+            self.controller.cancel()
+        else:
+            self._view.refresh()

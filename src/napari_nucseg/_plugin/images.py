@@ -1,0 +1,107 @@
+"""What the panel needs to know of an image layer: its pixels, its resolution, its place in the world."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+from napari.layers import Image
+
+from napari_nucseg.errors import NucSegError
+from napari_nucseg.io.mpp import Mpp
+
+STATED = "napari_nucseg_stated_mpp"
+"""Key of a layer's metadata under which the figure typed by the user is kept."""
+
+IMAGE_ID = "napari_nucseg_image_id"
+"""Key of a layer's metadata that ties its results to it, whatever the layers are renamed to."""
+
+
+def image_layers(layers: Iterable[Any]) -> list[Image]:
+    """Return the Image layers of a viewer, the topmost first."""
+    return [layer for layer in reversed(list(layers)) if isinstance(layer, Image)]
+
+
+def pixels_of(layer: Image) -> Any:
+    """Return an image layer's array, or the list of arrays of a multiscale one."""
+    return list(layer.data) if layer.multiscale else layer.data
+
+
+def axes_of(layer: Image) -> str | None:
+    """Return the axes where the layer knows them better than the shape of its array tells."""
+    return "YXC" if layer.rgb else None
+
+
+def level0_shape(layer: Image) -> tuple[int, int]:
+    """Return (height, width) in level-0 pixels; rows and columns are the last axes of the layer."""
+    first = layer.data[0] if layer.multiscale else layer.data
+    height, width = first.shape[-3:-1] if layer.rgb else first.shape[-2:]
+    return int(height), int(width)
+
+
+def image_id(layer: Image) -> str:
+    """Return the mark that ties results to this layer, made at the first call."""
+    mark: str = layer.metadata.setdefault(IMAGE_ID, uuid.uuid4().hex)
+    return mark
+
+
+def placement(layer: Image) -> dict[str, Any]:
+    """Return the transform of a layer's rows and columns, as keyword arguments of a 2-D layer."""
+    return {
+        "scale": tuple(layer.scale[-2:]),
+        "translate": tuple(layer.translate[-2:]),
+        "rotate": layer.rotate[-2:, -2:],
+        "shear": layer.shear[-1:],
+        "affine": layer.affine.affine_matrix[-3:, -3:],
+        "units": tuple(layer.units[-2:]),
+    }
+
+
+def mpp_of(layer: Image) -> Mpp:
+    """Return the resolution to use for a layer: what the user stated, else what its file or scale says."""
+    stated = layer.metadata.get(STATED)
+    return read_mpp(layer) if stated is None else Mpp.stated(stated)
+
+
+def state_mpp(layer: Image, value: float | None) -> None:
+    """Remember the user's figure for a layer; None goes back to what the file says.
+
+    Raises
+    ------
+    NucSegError
+        The figure is no resolution at which nuclei can be seen.
+    """
+    if value is None:
+        layer.metadata.pop(STATED, None)
+    else:
+        layer.metadata[STATED] = Mpp.stated(value).value
+
+
+def read_mpp(layer: Image) -> Mpp:
+    """Return what the reader of a layer, else its scale in units of length, says of its resolution."""
+    known = layer.metadata.get("napari_nucseg")
+    known = known if isinstance(known, dict) else layer.metadata
+    source = str(known.get("mpp_source") or "unknown")
+    if known.get("mpp") is not None:
+        try:
+            return Mpp.stated(known["mpp"], source if source != "unknown" else "layer metadata")
+        except NucSegError as error:
+            return Mpp(None, f"unknown ({error})")
+    return _from_scale(layer) or Mpp(None, source)
+
+
+def _from_scale(layer: Image) -> Mpp | None:
+    sizes = [_micrometres(s, u) for s, u in zip(layer.scale[-2:], layer.units[-2:], strict=True)]
+    if any(math.isnan(size) for size in sizes):
+        return None
+    return Mpp.found(sizes[1], sizes[0], "layer scale")
+
+
+def _micrometres(size: float, unit: Any) -> float:
+    """Convert a length; NaN where the unit, such as napari's default "pixel", is none of length."""
+    try:
+        return abs(float((float(size) * unit).to("micrometer").magnitude))
+    except (AttributeError, TypeError, ValueError):  # pint's DimensionalityError is a TypeError
+        return math.nan

@@ -1,0 +1,73 @@
+"""What the panel asks of the world outside its own code, in one place, so that tests can answer instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_nucseg._plugin import questions
+from napari_nucseg.models.registry import Model, available, open_model
+
+if TYPE_CHECKING:
+    from napari_nucseg._plugin.questions import Choice
+    from napari_nucseg.models.runtime import DeviceReport, Runtime
+
+
+def _load_runtime(model: Model, device: str) -> Runtime:
+    from napari_nucseg.models.runtime import load_runtime
+
+    return load_runtime(model, device)
+
+
+def _inspect_devices() -> DeviceReport:
+    from napari_nucseg.models.runtime import inspect_devices
+
+    return inspect_devices()
+
+
+@dataclass(frozen=True)
+class Services:
+    """Functions that the panel calls.
+
+    Attributes
+    ----------
+    models : () -> dict of name -> Model
+    open_model : (path) -> Model
+    load_runtime : (model, device) -> Runtime
+        Slow (imports torch); only called in a worker thread, as is `inspect_devices`.
+    inspect_devices : () -> DeviceReport
+    ask_existing : (parent, name, count, edited) -> Choice
+        What to do with results that exist already.
+    ask_files : (parent, paths) -> Choice
+        What to do with files that exist already.
+    ask_folder : (parent, title) -> Path or None
+    """
+
+    models: Callable[[], dict[str, Model]] = available
+    open_model: Callable[[Path], Model] = open_model
+    load_runtime: Callable[[Model, str], Runtime] = _load_runtime
+    inspect_devices: Callable[[], DeviceReport] = _inspect_devices
+    ask_existing: Callable[[Any, str, int, bool], Choice] = questions.ask_existing
+    ask_files: Callable[[Any, list[Path]], Choice] = questions.ask_files
+    ask_folder: Callable[[Any, str], Path | None] = questions.ask_folder
+
+
+class RuntimeCache:
+    """Keeps the runtime of the last run, so that the next one with the same model and device starts at once."""
+
+    def __init__(self, load: Callable[[Model, str], Runtime]) -> None:
+        self._load = load
+        self._last: tuple[tuple[Path, str, str], Runtime] | None = None
+
+    def __call__(self, model: Model, device: str) -> Runtime:
+        """Return the runtime of a model on a device."""
+        key = (model.weights, model.card.sha256, device)
+        last = self._last
+        if last is not None and last[0] == key:
+            return last[1]
+        self._last = None  # two models at a time may be too much for a GPU
+        runtime = self._load(model, device)
+        self._last = (key, runtime)
+        return runtime

@@ -1,0 +1,247 @@
+"""The NucSeg panel: puts the fields together and hands what they say to the flow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari.qt.threading import create_worker
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
+from qtpy.QtWidgets import QFormLayout, QFrame, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
+
+from napari_nucseg._plugin.compute import Request
+from napari_nucseg._plugin.fields import ImageField, MppField, RegionField
+from napari_nucseg._plugin.flow import SegmentFlow, report_error
+from napari_nucseg._plugin.images import axes_of, pixels_of
+from napari_nucseg._plugin.legend import Legend
+from napari_nucseg._plugin.model_fields import AdvancedField, DeviceField, ModelField
+from napari_nucseg._plugin.parts import connect_all, disconnect_all, enable
+from napari_nucseg._plugin.run_bar import RunBar
+from napari_nucseg._plugin.saving import Saver
+from napari_nucseg._plugin.services import Services
+from napari_nucseg.errors import NucSegError
+
+if TYPE_CHECKING:
+    from napari_nucseg._plugin.results import ResultLayers
+
+INSPECT_AFTER_MS = 400
+"""Wait before the machine is looked over, so that the panel is drawn before torch is imported beside it."""
+
+
+class NucSegWidget(QWidget):
+    """Segment and classify the nuclei of an H&E image.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+    services : Services, optional
+        What the panel asks of the world; the real thing by default.
+    """
+
+    def __init__(self, napari_viewer: Any, services: Services | None = None) -> None:
+        super().__init__()
+        self._viewer, self._services = napari_viewer, services or Services()
+        self._closed = False
+        self._make_fields()
+        self.flow = SegmentFlow(napari_viewer, self._services, self)
+        self._saver = Saver(self._services, self.set_status, self.refresh)
+        self._lay_out()
+        self._connect()
+        self._on_image()
+        self._on_model()
+        QTimer.singleShot(INSPECT_AFTER_MS, self._inspect)
+
+    def _make_fields(self) -> None:
+        self.image, self.mpp = ImageField(self._viewer), MppField()
+        self.region = RegionField(self._viewer)
+        self.model = ModelField(self._services, lambda error: self.set_status(report_error(error), True))
+        self.device, self.advanced = DeviceField(), AdvancedField()
+        self.run_bar, self.legend = RunBar(), Legend()
+        self.save_button = QPushButton("Save results…")
+        self._heading = QLabel()
+
+    def _lay_out(self) -> None:
+        form = QFormLayout()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+        form.setLabelAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
+        form.setHorizontalSpacing(10)
+        form.setVerticalSpacing(8)
+        rows = {"Image": self.image, "Resolution": self.mpp, "Region": self.region, "Model": self.model}
+        for name, field in {**rows, "Device": self.device}.items():
+            form.addRow(name, field)
+        body = QWidget()
+        column = QVBoxLayout(body)
+        column.setSpacing(8)
+        column.addLayout(form)
+        column.addWidget(self.advanced)
+        column.addWidget(self.run_bar)
+        self._results_box = self._make_results_box()
+        column.addWidget(self._results_box)
+        column.addStretch()
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(body)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(scroll)
+        self.setMinimumWidth(300)
+
+    def _make_results_box(self) -> QWidget:
+        box = QWidget()
+        column = QVBoxLayout(box)
+        column.setContentsMargins(0, 0, 0, 0)
+        line = QFrame()
+        line.setFrameShape(QFrame.Shape.HLine)
+        self._heading.setWordWrap(True)
+        self._heading.setStyleSheet("font-weight: bold;")
+        for widget in (line, self._heading, self.legend, self.save_button):
+            column.addWidget(widget)
+        return box
+
+    def sizeHint(self) -> QSize:
+        """Return the size at which no text is clipped."""
+        return QSize(340, 720)
+
+    def _connect(self) -> None:
+        self.image.changed.connect(self._on_image)
+        self.mpp.changed.connect(self.refresh)
+        self.region.changed.connect(self.refresh)
+        self.model.changed.connect(self._on_model)
+        self.run_bar.run_clicked.connect(self.run)
+        self.run_bar.cancel_clicked.connect(self.cancel)
+        self.legend.changed.connect(self._on_look)
+        self.save_button.clicked.connect(self._on_save)
+        self._emitters = [self._viewer.layers.selection.events.active]
+        connect_all(self._emitters, self._on_active)
+        self.destroyed.connect(self.flow.shut_down)  # not a method of this widget: it is gone by then
+
+    @property
+    def results(self) -> ResultLayers | None:
+        """The results that legend and Save refer to."""
+        return self.flow.results_of(self.image.layer, self._viewer.layers.selection.active)
+
+    def run(self) -> None:
+        """Segment what the fields say."""
+        layer, model = self.image.layer, self.model.model
+        if self._why_not() is not None or layer is None or model is None:
+            self.refresh()
+            return
+        try:
+            area = self.region.area()
+        except NucSegError as error:
+            self.set_status(report_error(error), True)
+            return
+        request = Request(
+            image=pixels_of(layer),
+            axes=axes_of(layer),
+            mpp=self.mpp.mpp,
+            model=model,
+            device=self.device.device,
+            area=area,
+            settings=self.advanced.settings,
+        )
+        self.flow.start(layer, request, self)
+
+    def cancel(self) -> None:
+        """Stop the run and keep what was found."""
+        self.flow.cancel()
+
+    def _why_not(self) -> str | None:
+        """Return why there cannot be a run, None where there can."""
+        if self.image.layer is None:
+            return "There is no image; open one, or File > Open Sample > NucSeg."
+        if self.mpp.mpp.value is None:
+            return (
+                "The resolution of the image is unknown; state it in micrometres per pixel: "
+                "0.25 for a 40x scan, 0.5 for 20x."
+            )
+        if self.model.model is None:
+            return "No model is installed; add one from a folder."
+        return self.region.why_not()
+
+    def set_status(self, text: str, alarm: bool = False) -> None:
+        """See `FlowView`."""
+        if not self._closed:
+            self.run_bar.set_status(text, alarm)
+
+    def show_results(self, results: ResultLayers | None) -> None:
+        """See `FlowView`."""
+        if self._closed:
+            return
+        self._results_box.setVisible(results is not None)
+        if results is not None:
+            self.legend.set_classes(results.about["colours"], results.about["classes"])
+            self.legend.set_counts(results.counts())
+            self._heading.setText(f"{results.labels.name}: {results.total():,}")
+            results.look = self.legend.look
+        none = "There are no results to save." if results is None or not results.total() else None
+        busy = "A run is under way; wait for its end." if self.flow.controller.running else None
+        busy = "Files are being written." if self._saver.saving else busy
+        enable(
+            self.save_button, busy or none, "Save label TIFF, CSV table and GeoJSON for QuPath in a folder."
+        )
+
+    def refresh(self) -> None:
+        """See `FlowView`."""
+        if self._closed:
+            return
+        controller = self.flow.controller
+        self.run_bar.follow(controller.ticker if controller.running else None)
+        self.run_bar.allow(self._why_not())
+        self.show_results(self.results)
+
+    def _on_image(self) -> None:
+        self.mpp.set_layer(self.image.layer)
+        self.region.set_image(self.image.layer)
+        self.refresh()
+
+    def _on_model(self) -> None:
+        self.advanced.set_card(None if self.model.model is None else self.model.model.card)
+        self.refresh()
+
+    def _on_active(self, _event: Any = None) -> None:
+        self.show_results(self.results)
+
+    def _on_look(self) -> None:
+        results = self.results
+        if results is not None:
+            results.show(self.legend.look)
+
+    def _on_save(self) -> None:
+        results = self.results
+        if results is not None:
+            self._saver.start(results, self)
+
+    def _inspect(self) -> None:
+        """Find out in a worker which devices there are."""
+        if self._closed:
+            return
+        worker = create_worker(self._services.inspect_devices, _start_thread=False, _ignore_errors=True)
+        worker.returned.connect(self._on_inspected)
+        worker.start()
+
+    def _on_inspected(self, report: Any) -> None:
+        if not self._closed:
+            self.device.show_report(report)
+
+    def close_down(self) -> None:
+        """Stop the run and let go of the viewer; called when the panel is closed."""
+        if self._closed:
+            return
+        self._closed = True
+        self.flow.shut_down()
+        disconnect_all(self._emitters, self._on_active)
+        for field in (self.image, self.mpp, self.region):
+            field.release()
+
+    def event(self, event: QEvent) -> bool:
+        """Notice when napari takes the panel out of its dock, which is how it closes one."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None and not self._closed:
+            self.close_down()
+        return bool(super().event(event))
+
+    def closeEvent(self, event: Any) -> None:
+        """Close down."""
+        self.close_down()
+        super().closeEvent(event)
