@@ -1,0 +1,1 @@
+"""Speed of the pipeline on real images: ``make bench``."""
