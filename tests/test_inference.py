@@ -5,9 +5,10 @@ import pytest
 
 import napari_nucseg as nn
 from napari_nucseg import inference
+from napari_nucseg.core.decode import DecodeConfig, decode
 from napari_nucseg.core.metrics import panoptic_quality
 from napari_nucseg.core.tiling import Box, Grid
-from napari_nucseg.inference import Region, collect, make_plan, run
+from napari_nucseg.inference import Region, collect, make_plan, predict_window, run
 from tests.fakes import CLASSES, FakeRuntime, fake_card
 
 
@@ -144,3 +145,16 @@ def test_an_error_while_reading_reaches_the_caller(big):
 
     with pytest.raises(nn.NucSegError, match="vanished"):
         list(run(make_plan(Vanishing([big]), FakeRuntime(), fake_card(), mpp=0.25)))
+
+
+def test_nuclei_too_small_for_a_coarse_level_0_are_left_out_of_labels_and_table_alike():
+    """At 4 um per pixel a network pixel of 0.25 um falls between the pixels of level 0."""
+    noise = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
+    config = DecodeConfig(spacing=1, support=1, centre=0.05, max_cost=8)
+    plan = make_plan(noise, FakeRuntime(), fake_card(), mpp=4.0, config=config)
+    fields = predict_window(plan.image.read(plan.grid.window((0, 0))), plan.runtime, plan.card)
+    labels, nuclei = segment(noise, mpp=4.0, config=config)
+    found = len(decode(fields, config).centres)
+    assert set(nuclei["id"]) == set(np.unique(labels)) - {0}
+    assert 0 < len(nuclei) < found
+    assert (nuclei["area_um2"] >= 16).all()

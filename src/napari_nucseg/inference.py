@@ -267,11 +267,13 @@ def _finish_cell(plan: Plan, cell: Index, box: Box, fields: Fields) -> _Tile:
     numbers[1:][keep] = np.arange(1, keep.sum() + 1)
     area, labels = plan.image.labels_to_level0(box, numbers[found.owner])
     rgb = plan.image.source.read(area.y0, area.y1, area.x0, area.x1)
-    shape = measure(labels, rgb, plan.image.mpp, ids=np.arange(1, keep.sum() + 1))
+    ids = np.unique(labels[labels > 0])  # where level 0 is coarser than the model a tiny nucleus may vanish
+    keep[keep] = np.isin(numbers[1:][keep], ids)
+    shape = measure(labels, rgb, plan.image.mpp, ids=ids)
     classes = np.array(plan.card.classes, dtype=object)
     probabilities = found.probabilities[keep]
     table = {
-        "id": np.arange(1, keep.sum() + 1, dtype=np.uint32),
+        "id": ids,
         "centre_y": points[keep, 0],
         "centre_x": points[keep, 1],
         "class": classes[probabilities.argmax(1)] if keep.any() else classes[:0],
@@ -283,8 +285,7 @@ def _finish_cell(plan: Plan, cell: Index, box: Box, fields: Fields) -> _Tile:
         "solidity": shape.solidity,
         "mean_haematoxylin": shape.mean_haematoxylin,
     }
-    nuclei = pd.DataFrame(table)
-    return _Tile(area, labels, nuclei[nuclei["area_um2"] > 0])  # a tiny one may vanish at level 0
+    return _Tile(area, labels, pd.DataFrame(table))
 
 
 def _numbered(tile: _Tile, first_id: int) -> tuple[NDArray[np.uint32], pd.DataFrame]:
