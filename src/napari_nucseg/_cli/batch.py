@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from napari_nucseg._cli.inputs import (
     Existing,
     Task,
@@ -77,21 +75,15 @@ def segment_source(source: ImageSource, loaded: Loaded, stem: str) -> Result:
     """Segment one image, with a progress bar on stderr where that is a terminal."""
     from tqdm import tqdm
 
-    from napari_nucseg.inference import Result, join_tables, make_plan, run
+    from napari_nucseg.inference import collect, make_plan, run
 
-    card = loaded.model.card
-    plan = make_plan(source, loaded.runtime, card)
-    labels = np.zeros(source.shape, np.uint32)
-    tables = []
+    plan = make_plan(source, loaded.runtime, loaded.model.card)
     tiles = run(plan)
     try:
         bar = tqdm(tiles, stem, len(plan.cells), leave=False, file=sys.stderr, unit="tile", disable=None)
-        for tile in bar:
-            tile.paint(labels)
-            tables.append(tile.nuclei)
+        return collect(bar, plan, stem)
     finally:
         tiles.close()  # joins the threads, on Ctrl-C too
-    return Result(labels, join_tables(tables), source.mpp, card, loaded.runtime.name, stem)
 
 
 def run_task(task: Task, loaded: Loaded, mpp: Mpp | None, out: Path) -> str:
