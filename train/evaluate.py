@@ -166,18 +166,18 @@ def _load(chosen: Selection, name: str, scheme: Scheme | None) -> AnnotatedImage
     return load_image(chosen.folder, chosen.split, name, config, scheme.classes if scheme else ())
 
 
-def pipeline(model: Model, device: str) -> tuple[Segment, list[str]]:
-    """Return the public `segment` of one model, and a list that receives the name of the runtime used."""
+def pipeline(model: Model, device: str) -> tuple[Segment, str]:
+    """Return the public `segment` with one model loaded, and the name of the runtime that has it."""
     from napari_nucseg.inference import segment
+    from napari_nucseg.models.runtime import load_runtime
 
-    used: list[str] = []
+    runtime = load_runtime(model, device)
 
     def run(image: NDArray[np.uint8], mpp: Mpp) -> tuple[NDArray[np.uint32], pd.DataFrame]:
-        result = segment(image, mpp, model, device)
-        used[:] = [result.runtime]
+        result = segment(image, mpp, model, runtime=runtime)
         return result.labels, result.nuclei
 
-    return run, used
+    return run, runtime.name
 
 
 def table(found: Sequence[Figure]) -> str:
@@ -240,21 +240,21 @@ def run(args: argparse.Namespace) -> None:
     model = find_model(args.model)
     chosen = select(args.data, args.split, args.held_out, args.limit)
     schemes = schemes_for(chosen.folder, chosen.split, model.card.classes)
-    segment, used = pipeline(model, args.device)
+    segment, runtime = pipeline(model, args.device)
     began = time.perf_counter()
     todo = evaluate(chosen, schemes, segment)
     scores = list(tqdm(todo, chosen.what, len(chosen.names), unit="image", file=sys.stderr, disable=None))
     seconds = time.perf_counter() - began
     found = bootstrap(scores, lambda some: figures(some, schemes), args.draws, args.seed)
     nuclei = sum(s.true_nuclei for s in scores)
-    print(f"{model} on {used[0]}, {chosen.what}: {len(scores)} images, {nuclei:,} nuclei, {seconds:.0f} s")
+    print(f"{model} on {runtime}, {chosen.what}: {len(scores)} images, {nuclei:,} nuclei, {seconds:.0f} s")
     if args.split == "train" and args.held_out is None:
         print("These are training images: the model may have learnt them by heart (see --held-out).")
     print(f"\n{table(found)}\n\n{readme_rows(found, chosen.what, len(scores))}\n")
     report = {
         "command": "python -m train.evaluate " + " ".join(args.argv),
         "model": {"name": model.name, "version": model.card.version, "sha256": model.card.sha256},
-        "runtime": used[0],
+        "runtime": runtime,
         "data": chosen.what,
         "images": len(scores),
         "true_nuclei": nuclei,

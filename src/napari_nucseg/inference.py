@@ -267,7 +267,8 @@ def _finish_cell(plan: Plan, cell: Index, box: Box, fields: Fields) -> _Tile:
     numbers[1:][keep] = np.arange(1, keep.sum() + 1)
     area, labels = plan.image.labels_to_level0(box, numbers[found.owner])
     rgb = plan.image.source.read(area.y0, area.y1, area.x0, area.x1)
-    ids = np.unique(labels[labels > 0])  # where level 0 is coarser than the model a tiny nucleus may vanish
+    # where level 0 is coarser than the model a tiny nucleus may vanish
+    ids = np.flatnonzero(np.bincount(labels.ravel(), minlength=1)[1:]).astype(np.uint32) + np.uint32(1)
     keep[keep] = np.isin(numbers[1:][keep], ids)
     shape = measure(labels, rgb, plan.image.mpp, ids=ids)
     classes = np.array(plan.card.classes, dtype=object)
@@ -408,6 +409,7 @@ def segment(
     region: Region | None = None,
     config: DecodeConfig | None = None,
     progress: Callable[[int, int], None] | None = None,
+    runtime: Runtime | None = None,
 ) -> Result:
     """Segment and classify every nucleus of an H&E image.
 
@@ -425,6 +427,8 @@ def segment(
     config : DecodeConfig, optional
         Thresholds other than the model's own.
     progress : callable (done, total), optional
+    runtime : Runtime, optional
+        The model already loaded (`napari_nucseg.models.runtime.load_runtime`), to save time over many images.
 
     Returns
     -------
@@ -440,7 +444,8 @@ def segment(
     model = model if isinstance(model, Model) else find_model(model)
     source = as_source(image, mpp)
     try:
-        plan = make_plan(source, load_runtime(model, device), model.card, region=region, config=config)
+        loaded = runtime or load_runtime(model, device)
+        plan = make_plan(source, loaded, model.card, region=region, config=config)
         return collect(run(plan), plan, getattr(source, "name", "image"), progress)
     finally:
         if isinstance(image, str | Path) and isinstance(source, SlideImage):

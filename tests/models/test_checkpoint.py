@@ -103,6 +103,20 @@ def test_models_are_found_by_name_and_path(folder, monkeypatch, tmp_path):
     assert "tiny" not in registry.available()  # a broken one does not hide the others
 
 
+def test_torch_steps_in_where_openvino_fails(folder, monkeypatch, caplog):
+    from napari_nucseg.models import runtime
+
+    if inspect_devices().openvino is None:
+        pytest.skip("OpenVINO is not installed")
+
+    def fails(*args):
+        raise ImportError("no module named onnx")
+
+    monkeypatch.setattr(runtime, "_convert", fails)
+    assert load_runtime(open_model(folder), "cpu").name.startswith("torch")
+    assert "more slowly" in caplog.text
+
+
 def test_impossible_devices_are_refused(folder):
     with pytest.raises(NucSegError, match="tpu"):
         load_runtime(open_model(folder), "tpu")

@@ -210,7 +210,7 @@ def test_bad_selections_are_one_sentence(consep, tmp_path):
 @pytest.fixture
 def command(consep, monkeypatch, tmp_path):
     monkeypatch.setattr(registry, "find_model", lambda name: Model(tmp_path, fake_card()))
-    monkeypatch.setattr(ev, "pipeline", lambda model, device: (predictor(consep), ["fake"]))
+    monkeypatch.setattr(ev, "pipeline", lambda model, device: (predictor(consep), "fake"))
 
     def run(*args):
         out = tmp_path / "results"

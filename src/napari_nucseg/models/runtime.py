@@ -87,7 +87,12 @@ def load_runtime(model: Model, device: str = "auto") -> Runtime:
     if report.cuda is not None and device in ("auto", "cuda"):
         return TorchRuntime(model, "cuda")
     if report.openvino is not None and device != "cpu-torch":
-        return OpenVINORuntime(model, report.precision)
+        try:
+            return OpenVINORuntime(model, report.precision)
+        except NucSegError:
+            raise
+        except Exception as error:  # slower is better than nothing
+            log.warning("OpenVINO cannot run %s (%s); torch does it, more slowly", model, error)
     return TorchRuntime(model, "cpu")
 
 
