@@ -110,12 +110,12 @@ class SegmentFlow:
             return
         self._began, self._runtime = time.perf_counter(), started.runtime
         self._results = ResultLayers.create(self._image, self._request, started)
+        self._known.append(self._results)  # before they come into the viewer, where they would be found as new
         for layer in [] if self._replaces is None else self._replaces.layers:
             layer.visible = False
         for layer in self._results.layers:
             self._viewer.add_layer(layer)
         self._viewer.layers.selection.active = self._results.labels
-        self._known.append(self._results)
         self._view.show_results(self._results)
         self._view.set_status(f"Segmenting with {started.runtime}…")
 

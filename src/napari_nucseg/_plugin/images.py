@@ -82,7 +82,7 @@ def state_mpp(layer: Image, value: float | None) -> None:
 def read_mpp(layer: Image) -> Mpp:
     """Return what the reader of a layer, else its scale in units of length, says of its resolution."""
     known = layer.metadata.get("napari_nucseg")
-    known = known if isinstance(known, dict) else layer.metadata
+    known = known if isinstance(known, dict) else {}
     source = str(known.get("mpp_source") or "unknown")
     if known.get("mpp") is not None:
         try:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from qtpy.QtCore import QSignalBlocker, Qt
-from qtpy.QtWidgets import QComboBox, QLabel, QPushButton, QSizePolicy, QWidget
+from qtpy.QtWidgets import QComboBox, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
-AMBER = "#d9820b"
+AMBER = "#c97208"
 """For what needs the user's attention; legible on napari's dark and light themes."""
 
 
@@ -37,6 +37,14 @@ def combo(tooltip: str) -> QComboBox:
     box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
     box.setToolTip(tooltip)
     return box
+
+
+def column(widget: QWidget) -> QVBoxLayout:
+    """Give a widget a column without margins."""
+    layout = QVBoxLayout(widget)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(2)
+    return layout
 
 
 def side_button(text: str, tooltip: str) -> QPushButton:

@@ -9,12 +9,13 @@ from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtWidgets import QFormLayout, QFrame, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from napari_nucseg._plugin.compute import Request
-from napari_nucseg._plugin.fields import ImageField, MppField, RegionField
+from napari_nucseg._plugin.fields import ImageField, MppField
 from napari_nucseg._plugin.flow import SegmentFlow, report_error
 from napari_nucseg._plugin.images import axes_of, pixels_of
 from napari_nucseg._plugin.legend import Legend
 from napari_nucseg._plugin.model_fields import AdvancedField, DeviceField, ModelField
 from napari_nucseg._plugin.parts import connect_all, disconnect_all, enable
+from napari_nucseg._plugin.region_field import RegionField
 from napari_nucseg._plugin.run_bar import RunBar
 from napari_nucseg._plugin.saving import Saver
 from napari_nucseg._plugin.services import Services

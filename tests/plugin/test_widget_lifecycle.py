@@ -1,0 +1,277 @@
+"""Cancel, run again, remove, close, fail: what may happen around a run."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QThreadPool
+
+from napari_nucseg._plugin.questions import Choice
+from napari_nucseg.errors import NucSegError
+from tests.fakes import FakeRuntime
+
+
+def start(panel, gated, windows=6):
+    """Start a run and wait until some nuclei are there."""
+    panel.widget.run_bar.run_button.click()
+    gated.let(windows)
+    panel.until(lambda: panel.names[-1].startswith("tissue centres"))
+    panel.until(lambda: len(panel.viewer.layers[-1].data) > 0)
+
+
+def test_cancel_keeps_what_was_found(tall, gated, world):
+    start(tall, gated)
+    tall.widget.run_bar.cancel_button.click()
+    assert not tall.running
+    found = len(tall.layer("tissue centres").data)
+    assert tall.status == f"Cancelled: the {found:,} nuclei found so far were kept."
+    gated.let(100)
+    tall.idle()
+    tall.qtbot.wait(50)
+    assert len(tall.layer("tissue centres").data) == found  # late tiles were dropped
+    labels = tall.layer("tissue nuclei")
+    np.testing.assert_array_equal(
+        np.unique(labels.data)[1:], np.sort(tall.layer("tissue centres").features["id"])
+    )
+    assert gated.windows <= 7  # the network stopped
+    assert tall.widget.run_bar.run_button.isEnabled()
+    assert not tall.widget.run_bar.cancel_button.isEnabled()
+    assert "no run" in tall.widget.run_bar.cancel_button.toolTip()
+
+
+def test_cancel_before_the_first_tile_leaves_no_layers(tall, gated):
+    tall.widget.run_bar.run_button.click()
+    tall.until(lambda: len(tall.names) == 3)
+    tall.widget.cancel()
+    assert tall.names == ["tissue"]
+    assert tall.status == "Cancelled: there were no results yet."
+
+
+def test_a_new_run_may_start_while_the_cancelled_one_still_ends(tall, gated, world):
+    start(tall, gated)
+    tall.widget.cancel()
+    kept = len(tall.layer("tissue centres").data)
+    old, world.runtime = gated, FakeRuntime()
+    tall.widget.device.set_device("cpu-torch")
+    tall.run()
+    old.let(100)
+    tall.idle()
+    assert len(tall.layer("tissue centres").data) == kept
+    assert len(tall.layer("tissue centres [1]").data) > kept
+
+
+def test_the_worker_quit_by_napari_is_a_cancel(tall, gated):
+    start(tall, gated)
+    tall.widget.flow.controller._worker.quit()
+    gated.let(100)
+    tall.wait()
+    assert tall.status.startswith("Cancelled: the ")
+
+
+def test_removing_the_image_cancels(tall, gated):
+    start(tall, gated)
+    tall.viewer.layers.remove("tissue")
+    assert not tall.running
+    assert tall.status.startswith("Cancelled, since the image was removed: the ")
+    assert tall.names == ["tissue nuclei", "tissue centres"]
+    assert not tall.widget.run_bar.run_button.isEnabled()
+    gated.let(100)
+    tall.idle()
+
+
+def test_removing_the_labels_cancels(tall, gated):
+    start(tall, gated)
+    tall.viewer.layers.remove("tissue nuclei")
+    assert not tall.running
+    assert tall.status.startswith("Cancelled, since the layer of the results was removed")
+
+
+def test_removing_the_centres_does_not_stop_the_run(tall, gated):
+    start(tall, gated)
+    tall.viewer.layers.remove("tissue centres")
+    gated.let(100)
+    tall.wait()
+    assert " nuclei in " in tall.status
+    assert tall.layer("tissue nuclei").data[1400:].max() > 0
+
+
+def test_in_a_large_image_new_tiles_are_drawn_alone(tall, gated, monkeypatch):
+    from napari_nucseg._plugin import results
+
+    monkeypatch.setattr(results, "SMALL", 0)
+    start(tall, gated)
+    labels = tall.layer("tissue nuclei")
+    drawn = labels.data[:256] > 0
+    np.testing.assert_array_equal(labels.colormap.map(labels.data[:256][drawn])[:5], np.ones((5, 4)))
+    assert len(tall.layer("tissue centres").data) == labels.metadata["napari_nucseg"]["nuclei"].shape[0]
+    gated.let(100)
+    tall.wait()
+    ids = labels.metadata["napari_nucseg"]["nuclei"]["id"].to_numpy()
+    np.testing.assert_array_equal(np.unique(labels.data)[1:], np.sort(ids))
+    assert (labels.colormap.map(ids)[:, :3] != 1).any(1).all()
+    assert not tall.widget.results.edited
+    labels.undo()  # the run is not in the history of edits
+    np.testing.assert_array_equal(np.unique(labels.data)[1:], np.sort(ids))
+
+
+def test_an_edit_of_the_centres_during_a_run_is_kept(tall, gated):
+    start(tall, gated)
+    points = tall.layer("tissue centres")
+    points.add([[700.0, 5.0]])
+    gated.let(100)
+    tall.wait()
+    assert (points.data == (700.0, 5.0)).all(1).any()
+    assert len(points.data) == 1 + tall.widget.results.total()
+    assert tall.widget.results.edited
+
+
+def test_closing_the_viewer_during_a_run(tall, gated, qtbot):
+    start(tall, gated)
+    tall.viewer.close()
+    gated.let(100)
+    qtbot.waitUntil(lambda: QThreadPool.globalInstance().activeThreadCount() == 0, timeout=10_000)
+    qtbot.wait(50)
+    assert gated.windows <= 7
+
+
+def test_closing_the_panel_cancels_the_run_and_lets_go_of_the_viewer(tall, gated, qtbot):
+    start(tall, gated)
+    tall.viewer.window.remove_dock_widget(tall.widget)
+    assert not tall.running
+    found = len(tall.layer("tissue centres").data)
+    gated.let(100)
+    tall.idle()
+    qtbot.wait(50)
+    assert len(tall.layer("tissue centres").data) == found
+    tall.viewer.layers.clear()  # no answer from the dead panel
+    tall.widget.deleteLater()
+    gc.collect()
+    qtbot.wait(10)
+
+
+@pytest.mark.parametrize(
+    ("answer", "left"),
+    [
+        (
+            Choice.KEEP,
+            ["tissue", "tissue nuclei", "tissue centres", "tissue nuclei [1]", "tissue centres [1]"],
+        ),
+        (Choice.REPLACE, ["tissue", "tissue nuclei", "tissue centres"]),
+        (Choice.CANCEL, ["tissue", "tissue nuclei", "tissue centres"]),
+    ],
+)
+def test_a_second_run_asks(panel, world, answer, left):
+    panel.run()
+    assert world.asked == []
+    first = panel.layer("tissue nuclei")
+    data = first.data.copy()
+    world.answer = answer
+    panel.run()
+    assert world.asked == [("tissue nuclei", len(panel.layer("tissue centres").data), False)]
+    assert panel.names == left
+    np.testing.assert_array_equal(first.data, data)
+    assert (first in panel.viewer.layers) == (answer is not Choice.REPLACE)
+
+
+def test_the_question_says_that_edits_would_be_lost(panel, world):
+    panel.run()
+    panel.layer("tissue nuclei").fill((3, 3), 7)
+    world.answer = Choice.CANCEL
+    panel.run()
+    assert world.asked[-1][2] is True
+    panel.layer("tissue nuclei").metadata["napari_nucseg"]["edited"] = False
+    panel.layer("tissue centres").add([[5.0, 5.0]])
+    panel.run()
+    assert world.asked[-1][2] is True
+
+
+def test_results_to_be_replaced_survive_a_cancel(tall, gated, world):
+    gated.let(12)
+    tall.run()
+    first = tall.layer("tissue nuclei")
+    world.answer = Choice.REPLACE
+    tall.widget.run_bar.run_button.click()
+    tall.until(lambda: len(tall.names) == 5)
+    assert not first.visible
+    tall.widget.cancel()
+    assert tall.names == ["tissue", "tissue nuclei", "tissue centres"]
+    assert first.visible
+    assert first in tall.viewer.layers
+
+
+def test_results_are_found_by_a_panel_opened_later(panel, world, qtbot):
+    panel.run()
+    count = panel.widget.legend.count_text("neoplastic")
+    panel.viewer.window.remove_dock_widget(panel.widget)
+    again = type(panel)(qtbot, panel.viewer, world)
+    assert again.widget.legend.count_text("neoplastic") == count
+    again.run()
+    assert len(world.asked) == 1
+
+
+@pytest.mark.parametrize("error", [NucSegError("Device 'cuda' is not there; use 'cpu'.")])
+def test_a_users_error_is_one_sentence(panel, world, notes, error):
+    world.error = error
+    panel.run()
+    assert notes == [str(error)]
+    assert panel.status == str(error)
+    assert panel.names == ["tissue"]
+
+
+def test_memory_errors_are_told_in_words(panel, world, notes):
+    class OutOfMemoryError(RuntimeError):  # the name of torch's, which is a RuntimeError too
+        pass
+
+    world.error = OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    panel.run()
+    assert "not enough memory left" in notes[0]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyError("broken")])
+def test_other_errors_take_naparis_way(panel, world, monkeypatch, error):
+    """Also RuntimeErrors, which the worker itself would swallow."""
+    from napari_nucseg._plugin import flow
+
+    received = []
+    monkeypatch.setattr(flow.notification_manager, "receive_error", lambda *about: received.append(about))
+    world.error = error
+    panel.run()
+    [(kind, value, trace)] = received
+    assert (kind, value) == (type(error), error)
+    assert trace is not None
+    assert "broken" in panel.status
+
+
+def test_an_error_in_the_middle_keeps_what_was_found(tall, gated, notes, monkeypatch):
+    start(tall, gated)
+    monkeypatch.setattr(FakeRuntime, "__call__", lambda *_: (_ for _ in ()).throw(NucSegError("No more.")))
+    gated.let(100)
+    tall.wait()
+    assert notes == ["No more."]
+    assert "nuclei found so far were kept" in tall.status
+    assert len(tall.layer("tissue centres").data) > 0
+
+
+def test_what_is_no_image_is_refused_in_one_sentence(make_panel, notes):
+    panel = make_panel()
+    panel.viewer.add_image(
+        np.zeros((20, 30, 40), np.uint8), scale=(0.25,) * 3, units=("um",) * 3, name="z stack"
+    )
+    panel.run()
+    assert len(notes) == 1
+    assert "(20, 30, 40)" in notes[0]
+    assert panel.names == ["z stack"]
+
+
+def test_too_large_an_image_is_refused_before_it_is_read(make_panel, notes):
+    import dask.array as da
+
+    panel = make_panel()
+    huge = [da.zeros((40_000 // s, 30_000 // s, 3), np.uint8, chunks=4096) for s in (1, 16, 64)]
+    panel.viewer.add_image(
+        huge, multiscale=True, rgb=True, name="huge", scale=(0.25, 0.25), units=("um", "um")
+    )
+    panel.run()
+    assert "1,200 megapixels" in notes[0]

@@ -1,0 +1,210 @@
+"""Colours, speed of showing many nuclei, saving, and the questions."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from napari.layers import Image
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication, QMessageBox
+
+from napari_nucseg._plugin import questions
+from napari_nucseg._plugin.colouring import BY_INSTANCE, Look, labels_colormap, rgba
+from napari_nucseg._plugin.compute import Request, Started
+from napari_nucseg._plugin.questions import Choice
+from napari_nucseg._plugin.results import ResultLayers
+from napari_nucseg._plugin.saving import free_stem, stem_of
+from napari_nucseg.core.tiling import Box
+from napari_nucseg.inference import TileResult
+from napari_nucseg.io.mpp import Mpp
+from tests.fakes import CLASSES, fake_card
+
+COLOURS = {"a": (255, 0, 0), "b": (0, 0, 255)}
+
+
+def test_colours_by_class_and_by_instance():
+    ids, names = np.array([3, 5, 9]), ["a", "b", "a"]
+    cmap = labels_colormap(Look(), ids, names, COLOURS)
+    np.testing.assert_allclose(cmap.map(np.array([0, 3, 5, 9, 77])), [
+        [0, 0, 0, 0], [1, 0, 0, 1], [0, 0, 1, 1], [1, 0, 0, 1], [1, 1, 1, 1],
+    ])  # fmt: skip
+    hidden = labels_colormap(Look(hidden=frozenset("a")), ids, names, COLOURS)
+    np.testing.assert_allclose(hidden.map(np.array([3, 5, 9]))[:, 3], [0, 1, 0])
+    cyclic = labels_colormap(Look(BY_INSTANCE), ids, names, COLOURS)
+    part = labels_colormap(Look(BY_INSTANCE, frozenset("a")), ids, names, COLOURS)
+    np.testing.assert_allclose(part.map(5), cyclic.map(5), atol=1e-6)
+    assert part.map(9)[3] == 0
+    np.testing.assert_allclose(rgba(COLOURS, ["b", "?"]), [[0, 0, 1, 1], [1, 1, 1, 1]])
+
+
+def many(n, side=100):
+    """n square nuclei in rows, as tiles of 1000."""
+    ids = np.arange(1, n + 1)
+    y, x = (ids - 1) // side * 12, (ids - 1) % side * 12
+    table = pd.DataFrame({"id": ids.astype(np.uint32), "centre_y": y + 4.0, "centre_x": x + 4.0})
+    table["class"] = np.array(CLASSES, object)[ids % 5]
+    table["score"], table["area_um2"] = 0.5, 20.0
+    for start in range(0, n, 1000):
+        part = table[start : start + 1000].reset_index(drop=True)
+        rows = part["centre_y"].to_numpy(int) - 4
+        labels = np.zeros((rows.max() + 12 - rows.min(), side * 12), np.uint32)
+        for id_, top, left in zip(
+            part["id"], rows - rows.min(), part["centre_x"].to_numpy(int) - 4, strict=True
+        ):
+            labels[top : top + 9, left : left + 9] = id_
+        box = Box(int(rows.min()), int(rows.min()) + labels.shape[0], 0, labels.shape[1])
+        yield TileResult(box, labels, part, start // 1000 + 1, -(-n // 1000))
+
+
+def test_ten_thousand_nuclei_are_shown_quickly(make_napari_viewer, world):
+    viewer = make_napari_viewer()
+    shape = (1200, 1200)
+    image = Image(np.zeros((*shape, 3), np.uint8), scale=(0.25, 0.25))
+    request = Request(image.data, "YXC", Mpp(0.25, "test"), world.model)
+    results = ResultLayers.create(image, request, Started(shape, "test", 10))
+    for layer in results.layers:
+        viewer.add_layer(layer)
+    results.show()  # napari compiles at the first colormap
+    began = time.perf_counter()
+    for tile in many(10_000):
+        results.add(tile)
+    results.show()
+    spent = time.perf_counter() - began
+    assert results.total() == len(results.points.data) == 10_000
+    assert sum(results.counts().values()) == 10_000
+    assert spent < 8
+    began = time.perf_counter()
+    results.show(Look(hidden=frozenset(["other"])))
+    assert time.perf_counter() - began < 3
+    assert not results.edited
+    np.testing.assert_array_equal(results.points.features["id"], np.arange(1, 10_001))
+    np.testing.assert_allclose(
+        results.points.face_color,
+        rgba(fake_card().colours, list(results.points.features["class"])),
+        atol=1e-6,
+    )
+
+
+def test_saving_writes_the_three_files(panel, world, tmp_path):
+    button = panel.widget.save_button
+    assert not button.isEnabled()
+    assert button.toolTip() == "There are no results to save."
+    panel.run()
+    assert button.isEnabled()
+    world.folder = tmp_path / "new"
+    button.click()
+    panel.until(lambda: panel.status.startswith("Saved "))
+    names = ["tissue_instances.tif", "tissue_nuclei.csv", "tissue_nuclei.geojson"]
+    assert sorted(p.name for p in world.folder.iterdir()) == names
+    np.testing.assert_array_equal(tifffile.imread(world.folder / names[0]), panel.layer("tissue nuclei").data)
+    assert len(pd.read_csv(world.folder / names[1])) == panel.widget.results.total()
+    assert button.isEnabled()
+
+
+@pytest.mark.parametrize("answer", list(Choice))
+def test_saving_asks_before_it_replaces_files(panel, world, tmp_path, answer):
+    panel.run()
+    world.folder = tmp_path
+    old = tmp_path / "tissue_nuclei.csv"
+    old.write_text("mine")
+    world.answer = answer
+    panel.widget.save_button.click()
+    assert world.asked == [([old],)]
+    if answer is not Choice.CANCEL:
+        panel.until(lambda: panel.status.startswith("Saved "))
+    assert (old.read_text() == "mine") == (answer is not Choice.REPLACE)
+    assert (tmp_path / "tissue (2)_nuclei.csv").exists() == (answer is Choice.KEEP)
+
+
+def test_nuclei_erased_by_hand_are_not_in_the_saved_table(panel, world, tmp_path):
+    panel.run()
+    labels = panel.layer("tissue nuclei")
+    gone = int(labels.data.max())
+    labels.data_setitem(np.nonzero(labels.data == gone), 0)
+    assert panel.widget.results.edited
+    world.folder = tmp_path
+    panel.widget.save_button.click()
+    panel.until(lambda: panel.status.startswith("Saved "))
+    assert gone not in set(pd.read_csv(tmp_path / "tissue_nuclei.csv")["id"])
+
+
+def test_a_folder_that_cannot_be_written_is_said(panel, world, tmp_path, notes, monkeypatch):
+    from napari_nucseg._plugin import flow
+
+    monkeypatch.setattr(
+        flow.notification_manager, "receive_error", lambda *about: notes.append(str(about[1]))
+    )
+    panel.run()
+    (tmp_path / "file").write_text("")
+    world.folder = tmp_path / "file"
+    panel.widget.save_button.click()
+    panel.until(lambda: bool(notes))
+    assert "file" in panel.status
+
+
+def test_names_of_files(tmp_path):
+    assert stem_of("a/b: c [1]") == "a_b_ c _1_"
+    assert stem_of("..") == "image"
+    assert free_stem(tmp_path, "x") == "x"
+    (tmp_path / "x_nuclei.csv").touch()
+    assert free_stem(tmp_path, "x") == "x (2)"
+
+
+def answer_with(text):
+    """Press a button of the message box that is about to open; return the box's texts."""
+    seen = []
+
+    def press():
+        box = QApplication.activeModalWidget()
+        assert isinstance(box, QMessageBox)
+        seen.append(f"{box.text()} {box.informativeText()} {box.defaultButton().text()}")
+        next(b for b in box.buttons() if text in b.text().replace("&", "")).click()
+
+    QTimer.singleShot(200, press)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("button", "choice"), [("Keep both", Choice.KEEP), ("Replace", Choice.REPLACE), ("Cancel", Choice.CANCEL)]
+)
+def test_the_questions(qtbot, tmp_path, button, choice):
+    seen = answer_with(button)
+    assert questions.ask_existing(None, "x nuclei", 1234, True) is choice
+    assert "'x nuclei' with 1,234 nuclei" in seen[0]
+    assert "loses these edits" in seen[0]
+    assert seen[0].replace("&", "").endswith("Keep both (new layers)")
+    seen = answer_with(button)
+    assert questions.ask_files(None, [tmp_path / "a.csv"]) is choice
+    assert "a.csv" in seen[0]
+
+
+def test_the_panel_of_the_manifest_opens_by_its_command(make_napari_viewer):
+    viewer = make_napari_viewer()
+    _, panel = viewer.window.add_plugin_dock_widget("napari-nucseg", "NucSeg")
+    assert type(panel).__name__ == "NucSegWidget"
+
+
+def test_the_demo_has_the_sample_and_the_panel_ready(monkeypatch, tmp_path, qtbot, synthetic):
+    from PIL import Image as Picture
+
+    from napari_nucseg._plugin import demo
+    from napari_nucseg.errors import NucSegError
+
+    viewer, panel = demo.make_demo(show=False)
+    assert viewer.layers[0].name == "synthetic H&E"
+    assert panel.run_bar.run_button.isEnabled()
+    viewer.close()
+    path = tmp_path / "tissue.png"
+    Picture.fromarray(synthetic.image).save(path)
+    viewer, panel = demo.make_demo(path, 0.5, show=False)
+    assert panel.mpp.mpp.value == 0.5
+    assert panel.image.layer.name == "tissue"
+    viewer.close()
+    with pytest.raises(NucSegError, match="does not exist"):
+        demo.make_demo(tmp_path / "none.png")
+    with pytest.raises(NucSegError, match="no usable mpp"):
+        demo.make_demo(path, 40.0)
