@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
     QDoubleSpinBox,
     QFormLayout,
@@ -145,8 +146,12 @@ class AdvancedField(QCollapsible):
     """The decoder's thresholds, folded away."""
 
     def __init__(self) -> None:
-        super().__init__("Advanced", expandedIcon="▾", collapsedIcon="▸")
+        super().__init__("▸ Advanced", expandedIcon=QIcon(), collapsedIcon=QIcon())
+        self.toggled.connect(lambda open_: self.setText("▾ Advanced" if open_ else "▸ Advanced"))
         self.setDuration(0)
+        button = self.toggleButton()
+        button.setStyleSheet("text-align: left; border: none; padding: 4px; background: transparent;")
+        button.setToolTip("Thresholds of the decoder.")
         self.layout().setContentsMargins(0, 0, 0, 0)
         self._card: Card | None = None
         self.foreground = self._spin("A pixel belongs to a nucleus above this probability.")

@@ -102,12 +102,12 @@ class ResultLayers:
             ndim=2,
             name=f"{image.name} centres",
             size=CENTRE_UM / (request.mpp.value or 1.0),
-            border_width=0.12,
+            border_width=0.1,
             border_color="white",
             metadata={KEY: {**about, "role": "centres"}},
             **place,
         )
-        points.canvas_size_limits = (3, 12)
+        points.canvas_size_limits = (2, 12)
         return cls(labels, points)
 
     @property
