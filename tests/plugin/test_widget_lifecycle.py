@@ -47,6 +47,9 @@ def test_cancel_before_the_first_tile_leaves_no_layers(tall, gated):
     tall.widget.cancel()
     assert tall.names == ["tissue"]
     assert tall.status == "Cancelled: there were no results yet."
+    gated.let(100)
+    tall.idle()
+    assert gated.windows <= 2  # it does not wait for the first tile, which takes four windows
 
 
 def test_a_new_run_may_start_while_the_cancelled_one_still_ends(tall, gated, world):
