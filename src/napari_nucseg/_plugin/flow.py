@@ -110,9 +110,8 @@ class SegmentFlow:
             return
         self._began, self._runtime = time.perf_counter(), started.runtime
         self._results = ResultLayers.create(self._image, self._request, started)
-        self._known.append(
-            self._results
-        )  # before they come into the viewer, where they would be found as new
+        # Known before they come into the viewer, where they would be found as those of another panel.
+        self._known.append(self._results)
         for layer in [] if self._replaces is None else self._replaces.layers:
             layer.visible = False
         for layer in self._results.layers:
