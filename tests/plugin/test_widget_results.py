@@ -60,6 +60,47 @@ def many(n, side=100):
         yield TileResult(box, labels, part, start // 1000 + 1, -(-n // 1000))
 
 
+@pytest.fixture
+def results(world):
+    """Results on an empty image of 1.4 megapixels."""
+    shape = (1200, 1200)
+    image = Image(np.zeros((*shape, 3), np.uint8), scale=(0.25, 0.25))
+    request = Request(image.data, "YXC", Mpp(0.25, "test"), world.model)
+    return ResultLayers.create(image, request, Started(shape, "test", 10))
+
+
+@pytest.mark.parametrize("contour", [0, 2])
+def test_a_tile_that_comes_under_the_brush_leaves_the_history_alone(results, monkeypatch, contour):
+    from napari_nucseg._plugin import results as module
+
+    monkeypatch.setattr(module, "SMALL", 0)
+    labels, (first, second, third) = results.labels, list(many(3000))
+    labels.contour = contour
+    drawn = []
+    labels.events.labels_update.connect(lambda event: drawn.append((event.offset, event.data.shape)))
+    corner = (np.array([1199]), np.array([1199]))
+    results._cost, results._shown_at = 1e9, 0.0  # no full update
+    labels.data_setitem(corner, 5)
+    with labels.block_history():
+        results.add(first)
+        labels.data_setitem(corner, 6)
+        results.add(second)
+    labels.undo()
+    results.add(third)
+    labels.redo()
+    assert labels.data[corner] == 6
+    labels.undo()
+    labels.undo()
+    assert labels.data[corner] == 0
+    for tile in (first, second, third):
+        np.testing.assert_array_equal(labels.data[tile.box.slices], tile.labels)
+    assert len(drawn) == 5  # two strokes and three tiles
+    assert max(shape[0] for _, shape in drawn) <= first.labels.shape[0] + 2 * contour
+    if not contour:
+        expected = labels.colormap._data_to_texture(labels.data)
+        np.testing.assert_array_equal(labels._slice.image.view, expected)
+
+
 def test_ten_thousand_nuclei_are_shown_quickly(make_napari_viewer, world):
     viewer = make_napari_viewer()
     shape = (1200, 1200)

@@ -17,6 +17,7 @@ from napari_nucseg._plugin.images import image_id, placement
 
 if TYPE_CHECKING:
     from napari_nucseg._plugin.compute import Request, Started
+    from napari_nucseg.core.tiling import Box
     from napari_nucseg.inference import TileResult
 
 KEY = "napari_nucseg"
@@ -155,11 +156,9 @@ class ResultLayers:
     def add(self, tile: TileResult) -> bool:
         """Take in a tile; return whether it is shown already, or waits for the next update of the view."""
         small = self.labels.data.size <= SMALL
-        with self._own_writes():
-            if small:
-                tile.paint(self.labels.data)
-            else:
-                self._draw(tile)
+        tile.paint(self.labels.data)  # not by the layer's own methods: a run is no edit to be undone
+        if not small:
+            _draw(self.labels, tile.box)
         self._pending.append(tile.nuclei)
         due = time.perf_counter() - self._shown_at >= PATIENCE * self._cost
         if due:
@@ -180,14 +179,6 @@ class ResultLayers:
                 self._colour_labels()
         self._shown_at = time.perf_counter()
         self._cost = self._shown_at - began
-
-    def _draw(self, tile: TileResult) -> None:
-        """Write a tile into the layer in the one way in which napari draws that part alone."""
-        rows, cols = np.nonzero(tile.labels)
-        if rows.size:
-            where = (rows + tile.box.y0, cols + tile.box.x0)
-            self.labels.data_setitem(where, tile.labels[rows, cols])
-            self.labels._undo_history.pop()  # a run is no edit to be undone stroke by stroke
 
     def drop_points(self) -> None:
         """Forget the centres, which the user has removed."""
@@ -247,6 +238,22 @@ class ResultLayers:
     def _on_edited(self, _event: Any = None) -> None:
         if not self._writing:
             self.about["edited"] = True
+
+
+def _draw(labels: Labels, box: Box) -> None:
+    """Draw a part of a layer whose pixels were written, and that part alone.
+
+    napari has no public way to do so; this is what its brush does once it has written. Where napari shows no
+    plain 2-D slice of the pixels, the part is drawn at the next full update.
+    """
+    shown = labels._slice.image
+    if labels._slice_input.ndisplay != 2 or not np.shares_memory(shown.raw, labels.data):
+        return
+    if labels.contour == 0:
+        part = tuple(box.slices[axis] for axis in labels._slice_input.displayed)
+        shown.view[part] = labels.colormap._data_to_texture(shown.raw[part])
+    labels._accumulate_updated_slice(box.slices)
+    labels._partial_labels_refresh()
 
 
 def _hover_table(nuclei: pd.DataFrame) -> pd.DataFrame:
