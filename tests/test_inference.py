@@ -80,6 +80,14 @@ def test_a_region_gives_the_nuclei_of_the_whole_that_are_centred_in_it(big, monk
     )
 
 
+def test_a_region_off_the_image_is_refused_and_one_across_its_border_is_cut(synthetic):
+    with pytest.raises(nn.NucSegError, match="outside the image"):
+        segment(synthetic.image, region=Region(nn.Box(5000, 6000, 0, 10)))
+    _, whole = segment(synthetic.image)
+    _, across = segment(synthetic.image, region=Region(nn.Box(-100, 5000, -7, 600)))
+    assert len(across) == len(whole)
+
+
 def test_the_mpp_decides_the_scale(synthetic):
     """The same pixels at half the resolution stated are nuclei twice as large, four times in area."""
     fine = segment(synthetic.image, mpp=0.25)[1]

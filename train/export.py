@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import tomllib
@@ -16,7 +17,7 @@ from napari_nucseg.models.card import Card
 from napari_nucseg.models.checkpoint import save_checkpoint
 from napari_nucseg.models.student import Student
 from train.config import to_mapping
-from train.fit import load_run
+from train.fit import draft_card, load_run
 from train.runlog import RunLog
 
 CARD_KEYS = ("name", "version", "title", "licence", "caution", "training_data", "cite", "colours")
@@ -48,13 +49,8 @@ def export(run: Path, card_file: Path, out: Path, metrics: Sequence[Path] = ()) 
         raise NucSegError(f"Run '{run}' did not train a student; export takes students only.")
     decode = run / "decode.json"
     state = RunLog(run).load("last.pt") or {}
-    mean, std = (tuple(float(v) for v in values) for values in (config.model.mean, config.model.std))
-    card = Card(
-        classes=config.data.classes,
-        mpp=config.crop.mpp,
-        mean=mean,  # type: ignore[arg-type]
-        std=std,  # type: ignore[arg-type]
-        network={},
+    card = dataclasses.replace(
+        draft_card(config),
         decode=DecodeConfig(**json.loads(decode.read_text())) if decode.is_file() else DecodeConfig(),
         training={"steps": state.get("step"), "config": to_mapping(config)},
         metrics={path.stem: json.loads(path.read_text()) for path in metrics},

@@ -8,13 +8,14 @@ import logging
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from napari_nucseg.core.maps import MapLayout
 from napari_nucseg.errors import NucSegError
+from napari_nucseg.models.card import Card
 from napari_nucseg.models.student import Student, StudentConfig
 from train.augment import AugmentConfig
 from train.config import from_mapping, load_config, to_mapping
@@ -43,8 +44,8 @@ class ModelConfig:
     blocks: tuple[int, ...] = StudentConfig.blocks
     decoder_blocks: tuple[int, ...] = StudentConfig.decoder_blocks
     angles: tuple[int, ...] = (0, 90)
-    mean: tuple[float, ...] = (178.0, 136.0, 178.0)
-    std: tuple[float, ...] = (51.0, 56.0, 42.0)
+    mean: tuple[float, float, float] = (178.0, 136.0, 178.0)
+    std: tuple[float, float, float] = (51.0, 56.0, 42.0)
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,25 @@ def build(config: FitConfig, train: list[AnnotatedImage]) -> tuple[MapTask, Stud
     return MapTask(student, layout, m.mean, m.std, config.loss, weights), student
 
 
+def draft_card(config: FitConfig) -> Card:
+    """Return a card with what a run knows of its model."""
+    m = config.model
+    layout = {"angles": list(m.angles), "n_classes": len(config.data.classes)}
+    return Card(
+        name="candidate",
+        version="0",
+        title="",
+        classes=config.data.classes,
+        colours={},
+        mpp=config.crop.mpp,
+        mean=m.mean,
+        std=m.std,
+        network={"layout": layout},
+        licence="",
+        training={"config": to_mapping(config)},
+    )
+
+
 def load_run(folder: Path) -> tuple[FitConfig, MapTask]:
     """Return the config of a run and its task with the averaged weights of the last checkpoint, for evaluation.
 
@@ -121,16 +141,41 @@ def fit(config: FitConfig) -> None:
     task, student = build(config, train)
     crops = Crops(train, sets, student.config.layout, config.crop, config.augment, config.loop.seed)
     run = RunLog(config.run)
-    run.config(to_mapping(config))
-    validate: Validator = Validator(held, student.config.layout, classes, config.crop.mpp)
     millions = sum(p.numel() for p in student.parameters()) / 1e6
     logging.info("%d training, %d validation images; %.2f M parameters", len(train), len(held), millions)
-    loop = Loop(task, crops, config.loop, run, choose_device(config.device))
+    loop = Loop(task, crops, config.loop, run, choose_device(config.device), identity(config, train))
+    run.config(to_mapping(config))
+    loop.fit(Validator(held, draft_card(config)))
 
-    def score(average: nn.Module) -> dict[str, float]:
-        return validate(average.predict)
 
-    loop.fit(score, "bpq")
+HARMLESS = (
+    "run",
+    "device",
+    "threads",
+    "loop.workers",
+    "loop.log_every",
+    "loop.checkpoint_every",
+    "loop.validate_every",
+)
+"""Settings that may change from one start of a run to the next: they do not change the weights."""
+
+
+def identity(config: FitConfig, train: list[AnnotatedImage]) -> dict[str, Any]:
+    """Return what makes a run the one it is: flat settings and the training images."""
+    flat: dict[str, Any] = {"training images": [f"{im.dataset}/{im.name}" for im in train]}
+
+    def walk(node: Any, prefix: str) -> None:
+        for key, value in node.items():
+            name = f"{prefix}{key}"
+            if name in HARMLESS:
+                continue
+            if isinstance(value, dict):
+                walk(value, name + ".")
+            else:
+                flat[name] = value
+
+    walk(to_mapping(config), "")
+    return flat
 
 
 def main(argv: list[str] | None = None) -> int:

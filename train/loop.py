@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import math
 import time
@@ -28,14 +29,24 @@ class LoopConfig:
     ----------
     steps : int
         Optimiser steps of the whole run (the cosine ends there).
+    batch_size : int
+        Crops per step.
     lr, weight_decay : float
-        Of AdamW; norms and biases are not decayed.
+        Of AdamW, `lr` at its peak; norms and biases are not decayed.
+    warmup : int
+        Steps of the linear rise to `lr`.
+    clip : float
+        Largest norm of the gradient.
     ema : float
         Decay of the averaged weights, which are the ones validated and exported.
-    validate_every, checkpoint_every : int
+    validate_every, checkpoint_every, log_every : int
         In steps.
+    workers : int
+        Processes that make crops; 0 makes them in the training process. The crops do not depend on it.
     amp : str
         "bf16", "fp16" or "off".
+    seed : int
+        Of the initial weights and the crops.
     """
 
     steps: int = 10_000
@@ -91,8 +102,17 @@ def _precision(config: LoopConfig) -> torch.dtype | None:
 class Loop:
     """Train a task to the end of its schedule, from the last checkpoint of the run folder if there is one."""
 
-    def __init__(self, task: nn.Module, crops: Crops, config: LoopConfig, run: RunLog, device: str) -> None:
+    def __init__(
+        self,
+        task: nn.Module,
+        crops: Crops,
+        config: LoopConfig,
+        run: RunLog,
+        device: str,
+        identity: dict[str, Any],
+    ) -> None:
         self.config, self.crops, self.run, self.device = config, crops, run, torch.device(device)
+        self.identity = identity
         self.task = task.to(self.device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.task).eval().requires_grad_(False)
         self.optimiser = torch.optim.AdamW(
@@ -100,7 +120,7 @@ class Loop:
         )
         self.dtype = _precision(config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
-        self.step, self.best = 0, -math.inf
+        self.step = 0
         if (state := run.load("last.pt")) is not None:
             self._restore(state)
 
@@ -111,15 +131,23 @@ class Loop:
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
             "step": self.step,
-            "best": self.best,
+            "identity": json.dumps(self.identity),
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
+        before = json.loads(state["identity"])
+        for key in sorted(before.keys() | self.identity.keys()):
+            if before.get(key) != self.identity.get(key):
+                raise NucSegError(
+                    f"Run '{self.run.folder}' was begun with {key}={before.get(key)}, not {self.identity.get(key)}; "
+                    "restore that, or give another run folder."
+                )
         self.task.load_state_dict(state["task"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
-        self.step, self.best = state["step"], state["best"]
+        self.step = state["step"]
+        self.run.rewind(self.step)
         log.info("resumed at step %d", self.step)
 
     def _train_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -141,22 +169,22 @@ class Loop:
         self.step += 1
         return parts
 
-    def fit(self, validate: Callable[[nn.Module], dict[str, float]], score: str) -> None:
-        """Run to `config.steps`; `validate` gets the averaged task, and the best `score` is kept."""
+    def fit(self, validate: Callable[[nn.Module], dict[str, float]]) -> None:
+        """Run to `config.steps`; `validate` gets the averaged task and returns named figures."""
         size = self.config.batch_size
         self.task.train()
         batches = loader(self.crops, self.step * size, self.config.steps * size, size, self.config.workers)
         began, first = time.monotonic(), self.step
-        sums: dict[str, float] = {}
+        recent: list[dict[str, float]] = []
         for batch in batches:
-            for name, value in self._train_step(batch).items():
-                sums[name] = sums.get(name, 0.0) + value.item()
-            if self.step % self.config.log_every == 0:
-                self._report({k: v / self.config.log_every for k, v in sums.items()}, began, first)
-                sums = {}
-            if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
-                self._validate(validate, score)
-            if self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps:
+            recent.append({name: value.item() for name, value in self._train_step(batch).items()})
+            last = self.step == self.config.steps
+            if self.step % self.config.log_every == 0 or last:
+                self._report({k: sum(r[k] for r in recent) / len(recent) for k in recent[0]}, began, first)
+                recent = []
+            if self.step % self.config.validate_every == 0 or last:
+                self._validate(validate)
+            if self.step % self.config.checkpoint_every == 0 or last:
                 self.run.save("last.pt", self._state())
 
     def _report(self, means: dict[str, float], began: float, first: int) -> None:
@@ -166,11 +194,8 @@ class Loop:
         text = " ".join(f"{k} {v:.3f}" for k, v in means.items())
         log.info("step %d/%d  %s  %.2f s/step  ETA %.0f min", self.step, self.config.steps, text, pace, left)
 
-    def _validate(self, validate: Callable[[nn.Module], dict[str, float]], score: str) -> None:
+    def _validate(self, validate: Callable[[nn.Module], dict[str, float]]) -> None:
         values = validate(self.average)
         self.run.metrics(self.step, {f"val/{k}": v for k, v in values.items()})
         log.info("validation at %d: %s", self.step, " ".join(f"{k} {v:.4f}" for k, v in values.items()))
-        if values.get(score, -math.inf) > self.best:
-            self.best = values[score]
-            self.run.save("best.pt", {"average": self.average.state_dict(), "step": self.step})
         self.run.curves()

@@ -16,7 +16,7 @@ class RunLog:
     """Write a training run to a folder.
 
     Files: ``config.json``, ``metrics.csv`` (long form: time, step, name, value; appended, so a kill loses
-    nothing), ``last.pt`` (all that resuming needs), ``best.pt`` (network of the best validation).
+    nothing), ``last.pt`` (all that resuming needs), ``curves.png``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,6 +37,18 @@ class RunLog:
                 writer.writerow(["time", "step", "name", "value"])
             for name, value in values.items():
                 writer.writerow([f"{time.time():.1f}", step, name, f"{value:.6g}"])
+
+    def rewind(self, step: int) -> None:
+        """Drop what was measured after a step: a resumed run measures it again."""
+        path = self.folder / "metrics.csv"
+        if not path.exists():
+            return
+        with path.open(newline="") as handle:
+            rows = list(csv.reader(handle))
+        kept = rows[:1] + [row for row in rows[1:] if len(row) == 4 and int(row[1]) <= step]
+        with path.with_suffix(".tmp").open("w", newline="") as handle:
+            csv.writer(handle).writerows(kept)
+        os.replace(path.with_suffix(".tmp"), path)
 
     def save(self, name: str, state: dict[str, Any]) -> None:
         """Write a checkpoint so that a kill leaves either the old or the new one."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +10,6 @@ from torch import Tensor, nn
 from napari_nucseg.core.maps import MapLayout
 from train import losses
 from train.crops import Batch
-
-
-class Task(Protocol):
-    """What the loop needs: a module whose forward maps a batch to named losses, `total` among them."""
-
-    def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the losses of a batch."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -62,8 +53,8 @@ class MapTask(nn.Module):
         self.register_buffer("boundary_weights", torch.tensor([0.7, 1.0, 2.0]))
 
     def predict(self, image: Tensor) -> Tensor:
-        """Raw maps of a (N, 3, H, W) uint8 batch, float32."""
-        scaled = (image.float() - self.mean) / self.std
+        """Return the raw maps of a (N, 3, H, W) uint8 batch from any device, float32."""
+        scaled = (image.to(self.mean.device).float() - self.mean) / self.std
         return self.network(scaled.contiguous(memory_format=torch.channels_last)).float()
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

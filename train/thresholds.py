@@ -13,13 +13,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from napari_nucseg.core.decode import DecodeConfig
 from napari_nucseg.errors import NucSegError
 from train.data import load_split
-from train.fit import load_run
-from train.validate import Score, predict_fields, score_image
+from train.fit import draft_card, load_run
+from train.scores import ImageScore
+from train.validate import Predicted, mean_known
 
 log = logging.getLogger(__name__)
 
@@ -36,26 +35,27 @@ GRID: dict[str, tuple[Any, ...]] = {
 }
 
 
-def objective(scores: list[Score]) -> float:
-    """Return the mean over data sets of the mean AJI, bPQ and per-image detection F1."""
-    sets = dict.fromkeys(s.image.dataset for s in scores)
+def objective(datasets: list[str], scores: list[ImageScore]) -> float:
+    """Return the mean over data sets of the mean AJI, bPQ and detection F1 of their images."""
     means = []
-    for key in sets:
-        mine = [s for s in scores if s.image.dataset == key]
-        means.append(sum(s.aji + s.bpq + s.detection.f1_d for s in mine) / (3 * len(mine)))
-    return sum(means) / len(means)
+    for key in dict.fromkeys(datasets):
+        mine = [s for d, s in zip(datasets, scores, strict=True) if d == key]
+        means.append(mean_known([v for s in mine for v in (s.aji, s.binary.bpq, s.detection.f1_d)]))
+    return mean_known(means)
 
 
 def search(run: Path, rounds: int = 2) -> tuple[DecodeConfig, float]:
     """Improve one setting after the other on the held-out images of a run; return the best and its objective."""
     config, task = load_run(run)
-    held = load_split(
-        config.data.root, {k: v for k, v in config.data.sets.items() if v.held_out}, config.data.classes, True
-    )
-    fields = [predict_fields(task.predict, image, task.layout, config.crop.mpp) for image in held]
+    card = draft_card(config)
+    sets = {key: value for key, value in config.data.sets.items() if value.held_out}
+    held = load_split(config.data.root, sets, card.classes, held_out=True)
+    predicted = [Predicted.of(item, task, card) for item in held]
 
     def score(decode: DecodeConfig) -> float:
-        return objective([score_image(f, image, decode) for f, image in zip(fields, held, strict=True)])
+        return objective(
+            [p.item.dataset for p in predicted], [p.score(decode, card.classes) for p in predicted]
+        )
 
     best = DecodeConfig()
     top = score(best)
@@ -77,8 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
-        with torch.inference_mode():
-            best, _ = search(args.run)
+        best, _ = search(args.run)
     except NucSegError as error:
         print(error, file=sys.stderr)
         return 2

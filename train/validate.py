@@ -1,107 +1,104 @@
-"""Validation during training: held-out images, whole, decoded and scored like in use."""
+"""Validation: held-out images through the same pipeline as in use, with a task in place of a loaded model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from numpy.typing import NDArray
+from torch import nn
 
-from napari_nucseg.core.decode import DecodeConfig, Fields, compress, decode
-from napari_nucseg.core.maps import MapLayout
-from napari_nucseg.core.metrics import DetectionCounts, aji, detection_f1, dice, panoptic_quality
+from napari_nucseg.core.decode import DecodeConfig, Fields, decode
+from napari_nucseg.core.tiling import Box
+from napari_nucseg.inference import predict_window
+from napari_nucseg.io.resample import Resampled
+from napari_nucseg.io.slide import Mpp, as_source
+from napari_nucseg.models.card import Card
 from napari_nucseg.models.student import activate
-from train.data import AnnotatedImage, nucleus_classes
+from train.data import AnnotatedImage
+from train.scores import ImageScore, Scheme, figures, score_image
+from train.task import MapTask
 
-MULTIPLE = 32
-"""Images are padded (mirrored) to multiples of this; enough for any network here."""
 
+class TaskRuntime:
+    """A `napari_nucseg.models.runtime.Runtime` around a task, on whatever device it lies, in bf16."""
 
-@torch.no_grad()
-def predict_fields(
-    predict: Callable[[Tensor], Tensor],
-    item: AnnotatedImage,
-    layout: MapLayout,
-    mpp: float,
-    device: str = "cpu",
-) -> Fields:
-    """Run a network on one whole image at the model's resolution and return the decoder's fields there."""
-    image = torch.from_numpy(np.ascontiguousarray(item.image.transpose(2, 0, 1)))[None].to(device).float()
-    if abs(item.mpp / mpp - 1) > 0.1:
-        image = F.interpolate(image, scale_factor=item.mpp / mpp, mode="bilinear", antialias=True)
-    height, width = image.shape[2:]
-    padded = F.pad(image, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="reflect")
-    with torch.autocast(torch.device(device).type, torch.bfloat16):
-        raw = predict(padded)
-    maps = activate(raw.float(), layout)[0, :, :height, :width]
-    return compress(np.ascontiguousarray(maps.cpu().numpy()), layout)
+    name = "task"
+
+    def __init__(self, task: MapTask) -> None:
+        self._task = task
+
+    def __call__(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See `Runtime.__call__`."""
+        image = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))[None]
+        device = self._task.mean.device.type
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
+            raw = self._task.predict(image)
+        maps: NDArray[np.float32] = activate(raw.float(), self._task.layout)[0].contiguous().cpu().numpy()
+        return maps
 
 
 @dataclass(frozen=True)
-class Score:
-    """Scores of one image."""
+class Predicted:
+    """One annotated image with its fields, ready to be decoded with any settings."""
 
-    image: AnnotatedImage
-    aji: float
-    bpq: float
-    dice: float
-    detection: DetectionCounts
+    item: AnnotatedImage
+    image: Resampled
+    fields: Fields
+
+    @classmethod
+    def of(cls, item: AnnotatedImage, task: MapTask, card: Card) -> Predicted:
+        """Run a task on one whole image, in one window."""
+        image = Resampled(as_source(item.image, Mpp(item.mpp, f"the data set {item.dataset}")), card.mpp)
+        whole = Box(0, image.shape[0], 0, image.shape[1])
+        return cls(item, image, predict_window(image.read(whole), TaskRuntime(task), card))
+
+    def score(self, config: DecodeConfig, classes: tuple[str, ...]) -> ImageScore:
+        """Decode and compare with the truth, at the truth's resolution."""
+        found = decode(self.fields, config)
+        whole = Box(0, self.fields.shape[0], 0, self.fields.shape[1])
+        box, part = self.image.labels_to_level0(whole, found.owner.astype(np.uint32))
+        labels = np.zeros(self.item.labels.shape, np.uint32)
+        labels[box.slices] = part
+        ids = np.unique(labels[labels > 0])
+        named = np.array(classes, dtype=object)[found.probabilities[ids.astype(int) - 1].argmax(1)]
+        nuclei = pd.DataFrame({"id": ids, "class": named})
+        schemes = schemes_of([self.item], classes)
+        return score_image({s.key: self.item for s in schemes} or {"": self.item}, labels, nuclei, schemes)
 
 
-def score_image(fields: Fields, item: AnnotatedImage, config: DecodeConfig) -> Score:
-    """Decode one image and compare it with its truth, at the truth's resolution."""
-    found = decode(fields, config)
-    owner = found.owner
-    scale = np.array(owner.shape) / np.array(item.labels.shape)
-    if owner.shape != item.labels.shape:
-        rows = ((np.arange(item.labels.shape[0]) + 0.5) * scale[0]).astype(int)
-        cols = ((np.arange(item.labels.shape[1]) + 0.5) * scale[1]).astype(int)
-        owner = owner[rows][:, cols]
-    true_points, true_types = nucleus_classes(item.labels, item.types)
-    pred_points, _ = nucleus_classes(owner, None)
-    shown = np.unique(owner[owner > 0]) - 1
-    pred_types = found.probabilities[shown].argmax(1) + 1
-    detection = detection_f1(true_points, true_types, pred_points, pred_types, radius=3.0 / item.mpp)
-    return Score(
-        image=item,
-        aji=aji(item.labels, owner),
-        bpq=panoptic_quality(item.labels, owner).pq,
-        dice=dice(item.labels, owner),
-        detection=detection.counts,
-    )
+def schemes_of(items: list[AnnotatedImage], classes: tuple[str, ...]) -> list[Scheme]:
+    """Return the model's own classes as the scheme to score in, if the images have classes."""
+    typed = any(item.types is not None for item in items)
+    return [Scheme("shipped", classes, {name: name for name in classes})] if typed else []
 
 
 class Validator:
-    """Score a network on held-out images: mean over images per set, `bpq` over all, pooled F1 per class."""
+    """Score a task on held-out images: the figures of every set, and `bPQ` over all images."""
 
-    def __init__(
-        self, images: list[AnnotatedImage], layout: MapLayout, classes: tuple[str, ...], mpp: float
-    ) -> None:
-        self.images, self.layout, self.classes, self.mpp = images, layout, classes, mpp
+    def __init__(self, images: list[AnnotatedImage], card: Card) -> None:
+        self.images, self.card = images, card
 
-    def __call__(self, predict: Callable[[Tensor], Tensor], device: str = "cpu") -> dict[str, float]:
-        """Return the scores of a network given by its raw prediction."""
-        config = DecodeConfig()
-        scored = [
-            score_image(predict_fields(predict, item, self.layout, self.mpp, device), item, config)
+    def __call__(self, task: nn.Module) -> dict[str, float]:
+        """Return the figures by name, such as ``monuseg/AJI``."""
+        assert isinstance(task, MapTask)
+        scores = [
+            Predicted.of(item, task, self.card).score(self.card.decode, self.card.classes)
             for item in self.images
         ]
-        return summarise(scored, self.classes)
+        out = {"bPQ": mean_known([s.binary.bpq for s in scores])}
+        for key in dict.fromkeys(item.dataset for item in self.images):
+            chosen = [k for k, item in enumerate(self.images) if item.dataset == key]
+            schemes = schemes_of([self.images[k] for k in chosen], self.card.classes)
+            for figure in figures([scores[k] for k in chosen], schemes):
+                out[f"{key}/{figure.name}"] = figure.value
+        return out
 
 
-def summarise(scores: list[Score], classes: tuple[str, ...]) -> dict[str, float]:
-    """Average the scores over images, set by set; detection counts are pooled."""
-    out: dict[str, float] = {"bpq": float(np.mean([s.bpq for s in scores]))}
-    for key in dict.fromkeys(s.image.dataset for s in scores):
-        mine = [s for s in scores if s.image.dataset == key]
-        for name in ("aji", "bpq", "dice"):
-            out[f"{key}/{name}"] = float(np.mean([getattr(s, name) for s in mine]))
-        total = sum((s.detection for s in mine), DetectionCounts())
-        out[f"{key}/f1_d"] = total.f1_d
-        if any(s.image.types is not None for s in mine):
-            per_class = total.f1_c(range(1, len(classes) + 1))
-            out |= {f"{key}/f1_{classes[k - 1]}": value for k, value in per_class.items()}
-    return out
+def mean_known(values: list[float]) -> float:
+    """Return the mean of the values that are numbers, NaN if none is."""
+    known = [v for v in values if not math.isnan(v)]
+    return sum(known) / len(known) if known else math.nan

@@ -15,15 +15,26 @@ from typing import TYPE_CHECKING, Any
 from napari_nucseg.errors import NucSegError
 
 if TYPE_CHECKING:
+    from napari_nucseg.core.tiling import Box
     from napari_nucseg.inference import Region, Result, segment
     from napari_nucseg.io.slide import read_image
     from napari_nucseg.models.registry import available as available_models
     from napari_nucseg.models.registry import find_model as load_model
 
 __version__ = "0.1.0"
-__all__ = ["NucSegError", "Region", "Result", "available_models", "load_model", "read_image", "segment"]
+__all__ = [
+    "Box",
+    "NucSegError",
+    "Region",
+    "Result",
+    "available_models",
+    "load_model",
+    "read_image",
+    "segment",
+]
 
 _WHERE = {
+    "Box": ("napari_nucseg.core.tiling", "Box"),
     "Region": ("napari_nucseg.inference", "Region"),
     "Result": ("napari_nucseg.inference", "Result"),
     "segment": ("napari_nucseg.inference", "segment"),

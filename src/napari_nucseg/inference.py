@@ -44,8 +44,8 @@ class Region:
     ----------
     box : Box
         Nuclei whose centre lies in it are kept.
-    polygons : tuple of (n, 2) arrays
-        Rows and columns; where given, the centre must also lie in one of them.
+    polygons : tuple of (n, 2) float64 arrays
+        Rows and columns of the corners; where given, the centre must also lie in one of them.
     """
 
     box: Box
@@ -62,10 +62,18 @@ class Region:
         """
         points = np.concatenate(polygons)
         low, high = np.floor(points.min(0)).astype(int), np.ceil(points.max(0)).astype(int) + 1
-        box = Box(low[0], high[0], low[1], high[1]).cut(Box(0, shape[0], 0, shape[1]))
+        box = Box(int(low[0]), int(high[0]), int(low[1]), int(high[1]))
+        return cls(box, tuple(polygons)).cut(shape)
+
+    def cut(self, shape: tuple[int, int]) -> Region:
+        """Return the region cut to an image of `shape`; `NucSegError` if nothing is left."""
+        box = self.box.cut(Box(0, shape[0], 0, shape[1]))
         if box is None:
-            raise NucSegError("The region lies outside the image; draw it on the image.")
-        return cls(box, tuple(polygons))
+            raise NucSegError(
+                f"The region {self.box} lies outside the image of {shape[0]} x {shape[1]} pixels; "
+                "move it onto the image."
+            )
+        return replace(self, box=box)
 
     def holds(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return which of the (n, 2) points lie in the region."""
@@ -165,6 +173,8 @@ def make_plan(
             f"The resolution of the image is {source.mpp}; state it in micrometres per pixel "
             "(mpp=0.25 for a 40x scan, 0.5 for 20x; --mpp on the command line)."
         )
+    if region is not None:
+        region = region.cut(source.shape)
     resampled = Resampled(source, card.mpp)
     config = config or card.decode
     grid = Grid(resampled.shape)
@@ -188,6 +198,8 @@ def predict_window(image: NDArray[np.uint8], runtime: Runtime, card: Card) -> Fi
     Parameters
     ----------
     image : (H, W, 3) uint8 at the model's resolution
+    runtime : Runtime
+    card : Card
 
     Returns
     -------
@@ -297,23 +309,22 @@ def _numbered(tile: _Tile, first_id: int) -> tuple[NDArray[np.uint32], pd.DataFr
     return lookup[tile.labels], tile.nuclei.assign(id=lookup[ids])
 
 
-def run(plan: Plan, first_id: int = 1) -> Generator[TileResult, None, None]:
+def run(plan: Plan) -> Generator[TileResult, None, None]:
     """Compute a plan tile by tile.
 
     Parameters
     ----------
     plan : Plan
-    first_id : int
-        Id of the first nucleus; ids count up in the order of the tiles.
 
     Yields
     ------
     TileResult
-        In raster order of the cells. Closing the generator cancels the run after the current tile.
+        In raster order of the cells, ids counting up from 1. Closing the generator cancels the run after the
+        current tile.
     """
     store = _FieldStore(plan)
     pending, jobs = deque(plan.cells), deque[Future[_Tile]]()
-    done, total, next_id = 0, len(plan.cells), first_id
+    done, total, next_id = 0, len(plan.cells), 1
     ahead = ThreadPoolExecutor(1, "nucseg-read")
     decoding = ThreadPoolExecutor(1, "nucseg-decode")
     try:

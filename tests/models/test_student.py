@@ -49,5 +49,8 @@ def test_activation_gives_probabilities():
 
 def test_config_survives_json_and_refuses_unknown_keys():
     assert StudentConfig.from_dict(TINY.to_dict()) == TINY
+    for wrong in ({"blocks": (1, 1)}, {"decoder_blocks": (1, 1, 1, 1)}, {"widths": (4,)}):
+        with pytest.raises(NucSegError, match="as many blocks"):
+            StudentConfig(**wrong)
     with pytest.raises(NucSegError, match="kernel_size"):
         StudentConfig.from_dict({**TINY.to_dict(), "kernel_size": 3})

@@ -37,8 +37,9 @@ def run(dataset, tmp_path_factory):
 def test_thresholds_are_searched_on_held_out_images_and_exported_with_the_weights(run, monkeypatch, tmp_path):
     monkeypatch.setattr(thresholds, "GRID", {"foreground": (0.05, 0.5), "centre": (0.05,)})
     seen = []
-    real = thresholds.score_image
-    monkeypatch.setattr(thresholds, "score_image", lambda f, im, c: seen.append(im.name) or real(f, im, c))
+    real = thresholds.Predicted.of
+    watched = lambda item, task, card: seen.append(item.name) or real(item, task, card)  # noqa: E731
+    monkeypatch.setattr(thresholds.Predicted, "of", watched)
     assert thresholds.main(["--run", str(run)]) == 0
     assert set(seen) == {"im_3"}
     chosen = DecodeConfig(**json.loads((run / "decode.json").read_text()))

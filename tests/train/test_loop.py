@@ -57,11 +57,26 @@ def test_a_killed_run_resumes_exactly(config, tmp_path, monkeypatch):
     for key in ("task", "average"):
         for name, value in a[key].items():
             assert torch.equal(value, b[key][name]), name
+    rows = []
+    for run in (whole, parts):
+        with (run / "metrics.csv").open() as handle:
+            rows.append([(r["step"], r["name"], r["value"]) for r in csv.DictReader(handle)])
+    assert rows[0] == rows[1]  # nothing is logged twice
     for run in (whole, parts):
         assert {p.name for p in run.iterdir()} >= {"config.json", "metrics.csv", "last.pt", "curves.png"}
     with (whole / "metrics.csv").open() as handle:
         names = {row["name"] for row in csv.DictReader(handle)}
-    assert {"train/total", "train/type", "val/bpq", "val/toy/aji"} <= names
+    assert {"train/total", "train/type", "val/bPQ", "val/toy/AJI"} <= names
+
+
+def test_a_run_does_not_go_on_as_another(config, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert train(config, run, "loop.steps=3") == 0
+    before = (run / "config.json").read_text()
+    assert train(config, run, "loop.steps=3", "loop.lr=0.5") == 2
+    assert "begun with loop.lr=" in capsys.readouterr().err
+    assert (run / "config.json").read_text() == before
+    assert train(config, run, "loop.steps=3", "loop.workers=1") == 0  # that changes nothing
 
 
 def test_the_loss_falls(config, tmp_path):

@@ -24,6 +24,8 @@ from napari_nucseg.core.maps import BAND, MapLayout
 from napari_nucseg.errors import NucSegError
 
 UNREACHED = np.uint16(65535)
+MOST = int(UNREACHED)
+"""Path costs, and so all settings, stay below the cost that means "not reached"."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,27 @@ class DecodeConfig:
     edge: int = 28
     max_cost: int = 320
     max_hole: int = 40
+
+    def __post_init__(self) -> None:
+        for name in ("foreground", "centre", "saddle"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise NucSegError(f"Decoder setting {name}={getattr(self, name)} must lie between 0 and 1.")
+        lowest = {
+            "spacing": 1,
+            "ridge": 0,
+            "support": 0,
+            "base": 1,
+            "band": 0,
+            "edge": 0,
+            "max_cost": 1,
+            "max_hole": 0,
+        }
+        for name, least in lowest.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or not least <= value < MOST:
+                raise NucSegError(
+                    f"Decoder setting {name}={value!r} must be a whole number of {least} to {MOST - 1}."
+                )
 
     @property
     def reach(self) -> int:
@@ -169,6 +192,11 @@ def quantise(probability: float) -> int:
 def find_centres(fields: Fields, config: DecodeConfig) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Find the peaks of the centre map inside the foreground.
 
+    Parameters
+    ----------
+    fields : Fields of shape (H, W)
+    config : DecodeConfig
+
     Returns
     -------
     centres : (n, 2) int64, rows and columns in raster order
@@ -269,14 +297,25 @@ class Decoded:
 
 
 def decode(fields: Fields, config: DecodeConfig) -> Decoded:
-    """Find the centres, grow their nuclei and classify them."""
+    """Find the centres, grow their nuclei and classify them.
+
+    Parameters
+    ----------
+    fields : Fields of shape (H, W)
+    config : DecodeConfig
+
+    Returns
+    -------
+    Decoded
+        Nuclei in raster order of their centres.
+    """
     centres, scores = find_centres(fields, config)
     owner = flood(fields, centres, config)
     return Decoded(owner, centres, scores, vote(owner, fields, len(centres)))
 
 
 def warm_up() -> None:
-    """Compile (or load from numba's cache) every kernel; call it off the GUI thread before the first decode."""
+    """Compile (or load from numba's cache) the decoder's kernels; call it off the GUI thread beforehand."""
     layout = MapLayout()
     maps = np.zeros((layout.channels, 16, 16), np.float32)
     maps[layout.foreground, 4:12, 4:12] = 1

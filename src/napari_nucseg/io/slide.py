@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, runtime_checkabl
 import numpy as np
 
 from napari_nucseg.errors import NucSegError
+from napari_nucseg.io import openslide
 from napari_nucseg.io.image import PixelRule, as_arraylike, decide_rule, value_range
 from napari_nucseg.io.level import SlideLevel
 from napari_nucseg.io.mpp import Mpp
@@ -35,7 +36,7 @@ __all__ = [
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 TIFFS = (".tif", ".tiff", ".btf", ".tf8", ".svs", ".ndpi", ".scn", ".bif")
-EXTENSIONS = PICTURES + TIFFS
+EXTENSIONS = PICTURES + TIFFS + openslide.EXTENSIONS
 """File name extensions that `read_image` opens."""
 
 Shape = tuple[int, int]
@@ -134,7 +135,7 @@ class SlideImage:
     memory. Usable as a context manager, and from several threads.
     """
 
-    def __init__(self, path: Path, pixels: ArraySource | TiffPyramid) -> None:
+    def __init__(self, path: Path, pixels: ArraySource | TiffPyramid | openslide.OpenSlidePyramid) -> None:
         self.path = path
         self.mpp = pixels.mpp
         self._pixels = pixels
@@ -196,7 +197,8 @@ def read_image(path: str | Path) -> SlideImage:
     Parameters
     ----------
     path
-        PNG, JPEG, BMP, TIFF, BigTIFF, OME-TIFF, SVS or NDPI. Its mpp is read from OME-XML, the Aperio header,
+        PNG, JPEG, BMP, TIFF, BigTIFF, OME-TIFF, SVS, NDPI, or (with OpenSlide) MRXS and others. Its mpp is read from
+        OME-XML, the Aperio header,
         ImageJ's metadata or the resolution tags, unless that is missing or can't be true of a scan of nuclei.
 
     Returns
@@ -285,12 +287,14 @@ def _check_region(shapes: tuple[Shape, ...], y0: int, y1: int, x0: int, x1: int,
         )
 
 
-def _open(path: Path) -> ArraySource | TiffPyramid:
+def _open(path: Path) -> ArraySource | TiffPyramid | openslide.OpenSlidePyramid:
     if path.suffix.lower() in PICTURES:
         from napari_nucseg.io.picture import read_picture
 
         pixels, mpp = read_picture(path)
         return ArraySource([pixels], mpp, "YXC"[: pixels.ndim])
+    if path.suffix.lower() in openslide.EXTENSIONS:
+        return openslide.OpenSlidePyramid(path)
     from napari_nucseg.io.tiff import TiffPyramid
 
     return TiffPyramid(path)

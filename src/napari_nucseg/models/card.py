@@ -105,8 +105,23 @@ class Card:
             data["colours"] = {name: tuple(rgb) for name, rgb in data["colours"].items()}
             data["decode"] = DecodeConfig(**data.get("decode", {}))
             card = cls(**data)
-        except (KeyError, TypeError) as error:
-            raise NucSegError(f"Model card '{path}' is incomplete ({error}); get the model anew.") from error
-        if missing := [c for c in card.classes if c not in card.colours]:
-            raise NucSegError(f"Model card '{path}' gives no colour for the class '{missing[0]}'; add one.")
+            card._check()
+        except (KeyError, TypeError, AttributeError) as error:
+            raise NucSegError(
+                f"Model card '{path}' is incomplete ({error!r}); get the model anew."
+            ) from error
+        except NucSegError as error:
+            raise NucSegError(f"Model card '{path}': {error}") from error
         return card
+
+    def _check(self) -> None:
+        """Raise if a value makes no sense."""
+        if missing := [c for c in self.classes if c not in self.colours]:
+            raise NucSegError(f"It gives no colour for the class '{missing[0]}'; add one.")
+        if not isinstance(self.mpp, int | float) or not 0.05 <= self.mpp <= 5:
+            raise NucSegError(f"Its mpp {self.mpp!r} is no resolution in micrometres per pixel; correct it.")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise NucSegError(
+                f"Its normalisation {self.mean}, {self.std} needs three means, and three deviations above 0."
+            )
+        _ = self.layout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from platformdirs import user_data_path
 
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.models.card import Card
+
+log = logging.getLogger(__name__)
 
 DEFAULT = "he-student"
 """Name of the shipped model that "default" stands for."""
@@ -63,7 +66,8 @@ def available() -> dict[str, Model]:
         for card in sorted(folder.glob("*/card.json")) if folder.is_dir() else ():
             try:
                 model = open_model(card.parent)
-            except NucSegError:
+            except NucSegError as error:
+                log.warning("a model is left out: %s", error)
                 continue
             found.setdefault(model.name, model)
     return dict(sorted(found.items(), key=lambda item: (item[0] != DEFAULT, item[0])))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import logging
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
+
+CONVERSION = 1
+"""Count up when the converted network changes (`deployed`, `activate`), so that cached ones are made anew."""
 
 DEVICES = ("auto", "cuda", "cpu", "cpu-torch")
 """What a user may ask for: "cpu" is the fastest CPU runtime installed, "cpu-torch" insists on torch."""
@@ -162,12 +167,16 @@ class OpenVINORuntime:
             config["INFERENCE_NUM_THREADS"] = threads
         self._compiled = core.compile_model(core.read_model(_converted(model)), "CPU", config)
         self._request = self._compiled.create_infer_request()
+        self._lock = (
+            threading.Lock()
+        )  # a cancelled run may still be in its last window when the next one starts
         self.name = f"OpenVINO {openvino.__version__.split('-')[0]} (CPU, {precision})"
 
     def __call__(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Runtime.__call__`."""
-        output = self._request.infer({0: np.ascontiguousarray(rgb)[None]}, share_inputs=True)
-        maps: NDArray[np.float32] = output[0][0]
+        with self._lock:
+            output = self._request.infer({0: np.ascontiguousarray(rgb)[None]}, share_inputs=True)
+            maps: NDArray[np.float32] = output[0][0]
         return maps
 
 
@@ -176,10 +185,13 @@ def _converted(model: Model) -> Path:
     import openvino
     from platformdirs import user_cache_path
 
+    from napari_nucseg.models.checkpoint import sha256
+
     cache = user_cache_path("napari-nucseg", appauthor=False, ensure_exists=True)
-    key = f"{model.name}-{(model.card.sha256 or 'unsigned')[:16]}-{openvino.__version__.split('-')[0]}"
-    path = cache / f"{key}.xml"
-    if model.card.sha256 and path.is_file() and path.with_suffix(".bin").is_file():
+    card = model.card
+    facts = (sha256(model.weights), card.mean, card.std, card.network, openvino.__version__, CONVERSION)
+    path = cache / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.xml"
+    if path.is_file() and path.with_suffix(".bin").is_file():
         return path
     log.info("converting %s for OpenVINO (once)", model)
     return _convert(model, path)

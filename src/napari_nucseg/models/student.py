@@ -42,6 +42,18 @@ class StudentConfig:
     decoder_blocks: tuple[int, ...] = (1, 1, 1)
     layout: MapLayout = field(default_factory=MapLayout)
 
+    def __post_init__(self) -> None:
+        levels = len(self.widths)
+        if levels < 2 or len(self.blocks) != levels or len(self.decoder_blocks) != levels - 1:
+            raise NucSegError(
+                f"Student of widths {self.widths}, blocks {self.blocks}, decoder_blocks {self.decoder_blocks}: "
+                "there must be as many blocks as widths, and one decoder block fewer."
+            )
+        if levels > 4:
+            raise NucSegError(
+                f"Student of {levels} levels: windows are cut on a stride of 16, so 4 are the most."
+            )
+
     @property
     def stride(self) -> int:
         """Input sides must be multiples of this many pixels."""
@@ -136,7 +148,7 @@ class Student(nn.Module):
         )
         rev = widths[::-1]
         self.up = nn.ModuleList(
-            Up(a, b, n) for a, b, n in zip(rev, rev[1:], config.decoder_blocks, strict=False)
+            Up(a, b, n) for a, b, n in zip(rev[:-1], rev[1:], config.decoder_blocks, strict=True)
         )
         self.head = nn.Sequential(
             ConvBN(widths[0], 2 * widths[0]),

@@ -1,0 +1,83 @@
+"""The shipped student: its card, its size, and that it does on a whole image what it does in tiles."""
+
+import numpy as np
+import pytest
+
+import napari_nucseg as nn
+from napari_nucseg import inference
+from napari_nucseg.core.metrics import aji, dice, panoptic_quality
+from napari_nucseg.core.tiling import Grid
+from napari_nucseg.inference import collect, make_plan, run
+from napari_nucseg.models.checkpoint import load_student
+from napari_nucseg.models.runtime import TorchRuntime, load_runtime
+
+
+@pytest.fixture(scope="module")
+def model():
+    return nn.load_model()
+
+
+def test_it_is_small_and_its_card_is_complete(model):
+    assert model.weights.stat().st_size <= 10_000_000
+    assert sum(p.numel() for p in load_student(model).parameters()) <= 5_000_000
+    card = model.card
+    assert card.mpp == 0.25
+    assert card.classes == ("neoplastic", "inflammatory", "connective", "epithelial", "other")
+    assert "non-commercial" in card.licence
+    assert "colon" in card.caution
+    assert card.training_data
+    assert card.cite
+    assert card.sha256
+    assert set(card.metrics) == {"monuseg-test", "consep-test"}
+
+
+def test_it_finds_the_nuclei_of_the_synthetic_tile(model, synthetic):
+    result = nn.segment(synthetic.image, mpp=0.25, model=model)
+    assert dice(synthetic.labels, result.labels) > 0.85
+    assert panoptic_quality(synthetic.labels, result.labels).dq > 0.75
+    wrong_scale = nn.segment(synthetic.image, mpp=0.6, model=model)
+    assert aji(synthetic.labels, wrong_scale.labels) < aji(synthetic.labels, result.labels)
+
+
+def test_tiles_give_what_the_whole_gives(model, synthetic, monkeypatch):
+    """The halo covers what the network sees; in f32, where nothing but the order of sums differs."""
+    runtime = TorchRuntime(model, "cpu", "f32")
+    wide = np.tile(synthetic.image, (1, 2, 1))
+
+    def segment():
+        plan = make_plan(wide, runtime, model.card, mpp=0.25)
+        return len(plan.cells), collect(run(plan), plan)
+
+    one, whole = segment()
+    monkeypatch.setattr(inference, "Grid", lambda shape: Grid(shape, cell=300, halo=128))
+    four, tiled = segment()
+    assert (one, four) == (1, 4)
+    assert len(tiled.nuclei) == len(whole.nuclei)
+    quality = panoptic_quality(whole.labels, tiled.labels)
+    assert quality.dq == 1
+    assert quality.sq > 0.999
+
+
+def test_it_is_as_good_as_its_card_says_on_real_images(model, shared):
+    """Validation images, which were held out of training: a floor against silent damage of weights or decoder."""
+    from train.data import SetConfig, load_image
+
+    runtime = load_runtime(model)
+    for name, key, floor in (("monuseg", "TCGA-G9-6336-01Z-00-DX1", 0.5), ("consep", "train_3", 0.4)):
+        item = load_image(shared / "data" / name, "train", key, SetConfig(), ())
+        result = nn.segment(item.image, mpp=item.mpp, model=model, runtime=runtime)
+        assert panoptic_quality(item.labels, result.labels).pq > floor
+
+
+def test_saving_and_reading_back(model, synthetic, tmp_path):
+    import json
+
+    import pandas as pd
+    import tifffile
+
+    result = nn.segment(synthetic.image[:200, :200], mpp=0.25, model=model)
+    paths = result.save(tmp_path)
+    assert [p.name for p in paths] == ["image_instances.tif", "image_nuclei.csv", "image_nuclei.geojson"]
+    np.testing.assert_array_equal(tifffile.imread(paths[0]), result.labels)
+    assert pd.read_csv(paths[1])["id"].tolist() == result.nuclei["id"].tolist()
+    assert len(json.loads(paths[2].read_text())["features"]) == len(result.nuclei)
