@@ -119,6 +119,30 @@ def test_in_a_large_image_new_tiles_are_drawn_alone(tall, gated, monkeypatch):
     np.testing.assert_array_equal(np.unique(labels.data)[1:], np.sort(ids))
 
 
+def test_labels_are_not_painted_during_a_run(tall, gated):
+    start(tall, gated)
+    labels = tall.layer("tissue nuclei")
+    labels.mode = "paint"
+    assert labels.mode == "pan_zoom"
+    assert "The labels can be painted once it is done" in tall.status
+    gated.let(100)
+    tall.wait()
+    labels.mode = "paint"
+    assert labels.mode == "paint"
+
+
+@pytest.mark.parametrize("end", ["cancel", "close"])
+def test_labels_can_be_painted_after_a_run_that_was_stopped(tall, gated, end):
+    start(tall, gated)
+    if end == "cancel":
+        tall.widget.cancel()
+    else:
+        tall.viewer.window.remove_dock_widget(tall.widget)
+    assert tall.layer("tissue nuclei").editable
+    gated.let(100)
+    tall.idle()
+
+
 def test_an_edit_of_the_centres_during_a_run_is_kept(tall, gated):
     start(tall, gated)
     points = tall.layer("tissue centres")

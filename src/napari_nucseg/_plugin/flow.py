@@ -75,6 +75,7 @@ class SegmentFlow:
         self._results: ResultLayers | None = None
         self._replaces: ResultLayers | None = None
         self._began, self._runtime, self._why = 0.0, "", ""
+        self._closed = False
         self._emitters = [viewer.layers.events.removed]
         connect_all(self._emitters, self._on_removed)
 
@@ -116,9 +117,13 @@ class SegmentFlow:
             layer.visible = False
         for layer in self._results.layers:
             self._viewer.add_layer(layer)
+        self._results.labels.editable = False
         self._viewer.layers.selection.active = self._results.labels
         self._view.show_results(self._results)
-        self._view.set_status(f"Segmenting with {started.runtime}…")
+        self._view.set_status(
+            f"Segmenting with {started.runtime}… The labels can be painted once it is done, since tiles are "
+            "still written into them."
+        )
 
     def on_tile(self, tile: TileResult) -> None:
         """Take in a tile."""
@@ -157,7 +162,10 @@ class SegmentFlow:
     def shut_down(self) -> None:
         """Let go of the viewer, stop the run, and touch nothing any more."""
         disconnect_all(self._emitters, self._on_removed)
+        self._closed = True
         self.controller.shut_down()
+        if self._results is not None and self._results.labels in self._viewer.layers:
+            self._results.labels.editable = True
 
     def _keep_part(self) -> str:
         """Keep the nuclei found so far, or take away empty layers; return what was done, in words."""
@@ -174,6 +182,8 @@ class SegmentFlow:
         return "there were no results yet"
 
     def _end(self, text: str, alarm: bool = False) -> None:
+        if self._results is not None:
+            self._results.labels.editable = True
         self._image = self._request = self._results = self._replaces = None
         self._view.set_status(text, alarm)
         self._view.refresh()
