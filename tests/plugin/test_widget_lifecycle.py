@@ -88,7 +88,46 @@ def test_removing_the_labels_cancels(tall, gated):
     start(tall, gated)
     tall.viewer.layers.remove("tissue nuclei")
     assert not tall.running
-    assert tall.status.startswith("Cancelled, since the layer of the results was removed")
+    assert (
+        tall.status == "Cancelled, since the layer of the results was removed: its centres are removed too."
+    )
+    tall.until(lambda: tall.names == ["tissue"])
+    gated.let(100)
+    tall.idle()
+    assert tall.names == ["tissue"]
+
+
+@pytest.mark.parametrize("windows", [0, 6])
+def test_removing_all_layers_at_once_cancels(tall, gated, windows):
+    if windows:
+        start(tall, gated, windows)
+    else:
+        tall.widget.run_bar.run_button.click()
+        tall.until(lambda: len(tall.names) == 3)
+    tall.viewer.layers.select_all()
+    tall.viewer.layers.remove_selected()
+    assert not tall.running
+    tall.qtbot.wait(10)
+    assert tall.names == []
+    gated.let(100)
+    tall.idle()
+
+
+@pytest.mark.parametrize("gone", [["tissue nuclei"], ["tissue nuclei", "tissue centres"]])
+def test_results_to_be_replaced_may_be_removed_during_the_run(tall, gated, world, gone):
+    gated.let(12)
+    tall.run()
+    old = [tall.layer(name) for name in gone]
+    world.answer = Choice.REPLACE
+    tall.widget.run_bar.run_button.click()
+    tall.until(lambda: len(tall.names) == 5)
+    for layer in old:
+        tall.viewer.layers.remove(layer)
+    gated.let(12)
+    tall.wait()
+    assert tall.names == ["tissue", "tissue nuclei", "tissue centres"]
+    assert " nuclei in " in tall.status
+    assert tall.widget.save_button.isEnabled()
 
 
 def test_removing_the_centres_does_not_stop_the_run(tall, gated):

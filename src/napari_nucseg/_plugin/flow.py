@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from napari.utils.notifications import notification_manager, show_error
+from qtpy.QtCore import QTimer
 
 from napari_nucseg._plugin.parts import connect_all, disconnect_all
 from napari_nucseg._plugin.questions import Choice
@@ -138,8 +140,7 @@ class SegmentFlow:
         results.show()
         seconds = time.perf_counter() - self._began
         if self._replaces is not None:
-            for layer in self._replaces.layers:
-                self._viewer.layers.remove(layer)
+            self._remove(self._replaces.layers)
             results.rename(self._image.name)
         n = results.total()
         found = f"{n:,} {'nucleus' if n == 1 else 'nuclei'}" if n else "No nuclei found"
@@ -174,12 +175,29 @@ class SegmentFlow:
             results.show()
             if results.total():
                 kept = f"the {results.total():,} nuclei found so far were kept"
-                return kept if self._replaces is None else f"{kept}, and the earlier results, hidden"
-            for layer in results.layers:
-                self._viewer.layers.remove(layer)
+                earlier = self._replaces is not None and self._replaces.labels in self._viewer.layers
+                return f"{kept}, and the earlier results, hidden" if earlier else kept
+        left = self._discard(results)
         for layer in [] if self._replaces is None else self._replaces.layers:
             layer.visible = True
-        return "there were no results yet"
+        return left
+
+    def _discard(self, results: ResultLayers | None) -> str:
+        """Take away what is left of layers that are empty or have lost their labels; say so in words."""
+        here = [] if results is None else [layer for layer in results.layers if layer in self._viewer.layers]
+        if self._why:  # napari is in the midst of removing layers, and these may be on its list too
+            QTimer.singleShot(0, lambda: self._remove(here))
+        else:
+            self._remove(here)
+        if results is None or not results.total():
+            return "there were no results yet"
+        return "its centres are removed too" if here else "nothing was kept"
+
+    def _remove(self, layers: Iterable[Any]) -> None:
+        """Remove those layers which the user has not removed already."""
+        for layer in list(layers):
+            if not self._closed and layer in self._viewer.layers:
+                self._viewer.layers.remove(layer)
 
     def _end(self, text: str, alarm: bool = False) -> None:
         if self._results is not None:
