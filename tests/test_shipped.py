@@ -28,7 +28,7 @@ def test_it_is_small_and_its_card_is_complete(model):
     assert card.training_data
     assert card.cite
     assert card.sha256
-    assert set(card.metrics) == {"monuseg-test", "consep-test"}
+    assert set(card.metrics) == {"monuseg/test", "consep/test"}
 
 
 def test_it_finds_the_nuclei_of_the_synthetic_tile(model, synthetic):

@@ -35,7 +35,7 @@ def export(run: Path, card_file: Path, out: Path, metrics: Sequence[Path] = ()) 
     out : Path
         Model folder to write.
     metrics : Paths
-        JSON files of `train.evaluate`, put on the card under their stems.
+        JSON files of `train.evaluate`, put on the card under the name of their data.
 
     Raises
     ------
@@ -53,10 +53,22 @@ def export(run: Path, card_file: Path, out: Path, metrics: Sequence[Path] = ()) 
         draft_card(config),
         decode=DecodeConfig(**json.loads(decode.read_text())) if decode.is_file() else DecodeConfig(),
         training={"steps": state.get("step"), "config": to_mapping(config)},
-        metrics={path.stem: json.loads(path.read_text()) for path in metrics},
+        metrics=_reports(metrics),
         **texts,
     )
     return save_checkpoint(out, student, card)
+
+
+def _reports(paths: Sequence[Path]) -> dict[str, Any]:
+    """Return the reports by the data they are about, such as ``monuseg/test``."""
+    out = {}
+    for path in paths:
+        try:
+            report = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise NucSegError(f"Metrics '{path}' cannot be read: {error}.") from error
+        out[str(report.pop("data", path.stem))] = report
+    return out
 
 
 def _card_texts(path: Path) -> dict[str, Any]:
