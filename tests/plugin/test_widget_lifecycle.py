@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import threading
+import types
 
 import numpy as np
 import pytest
@@ -63,6 +65,66 @@ def test_a_new_run_may_start_while_the_cancelled_one_still_ends(tall, gated, wor
     tall.idle()
     assert len(tall.layer("tissue centres").data) == kept
     assert len(tall.layer("tissue centres [1]").data) > kept
+
+
+def test_a_run_under_way_is_not_started_again(tall, gated):
+    start(tall, gated)
+    assert not tall.widget.run_bar.run_button.isEnabled()
+    tall.widget.run()
+    assert tall.status == "A run is under way; cancel it first."
+    assert tall.running
+    gated.let(100)
+    tall.wait()
+    assert " nuclei in " in tall.status
+    assert tall.names == ["tissue", "tissue nuclei", "tissue centres"]
+
+
+class BusyRequest:
+    """As OpenVINO's, it refuses to be used by two threads at once."""
+
+    def __init__(self, runtime):
+        self._runtime, self._free = runtime, threading.Lock()
+
+    def infer(self, inputs, share_inputs):
+        if not self._free.acquire(blocking=False):
+            raise RuntimeError("Infer Request is busy")
+        try:
+            return [[self._runtime(inputs[0][0])]]
+        finally:
+            self._free.release()
+
+
+@pytest.fixture
+def openvino_runtime(monkeypatch, gated, world):
+    """An OpenVINORuntime whose compiled model is the gated one."""
+    from napari_nucseg.models import runtime
+
+    class Core:
+        read_model = staticmethod(lambda path: path)
+
+        @staticmethod
+        def compile_model(*_about):
+            return types.SimpleNamespace(create_infer_request=lambda: BusyRequest(gated))
+
+    monkeypatch.setattr("openvino.Core", Core)
+    monkeypatch.setattr(runtime, "_converted", lambda model: model.weights)
+    world.runtime = runtime.OpenVINORuntime(world.model)
+    return world.runtime
+
+
+def test_cancel_and_run_at_once_on_the_same_device(tall, gated, world, openvino_runtime):
+    start(tall, gated)
+    tall.widget.cancel()  # its thread is still in a window
+    kept = len(tall.layer("tissue centres").data)
+    tall.widget.run()
+    tall.until(lambda: "tissue centres [1]" in tall.names)
+    gated.let(100)
+    tall.wait()
+    assert " nuclei in " in tall.status
+    assert len(tall.layer("tissue centres [1]").data) > kept
+    tall.idle()
+    assert len(world.loaded) == 1
+    assert len(tall.layer("tissue centres").data) == kept
 
 
 def test_the_worker_quit_by_napari_is_a_cancel(tall, gated):

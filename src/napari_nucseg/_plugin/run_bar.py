@@ -61,9 +61,8 @@ class RunBar(QWidget):
 
     def allow(self, reason: str | None) -> None:
         """Enable the buttons; `reason` is why a run cannot be started now."""
-        running = self._ticker is not None
-        enable(self.run_button, "A run is under way; cancel it first." if running else reason, "Segment.")
-        nothing = None if running else "There is no run to cancel."
+        enable(self.run_button, reason, "Segment.")
+        nothing = "There is no run to cancel." if self._ticker is None else None
         enable(self.cancel_button, nothing, "Stop after the current tile and keep what was found.")
 
     def set_status(self, text: str, alarm: bool = False) -> None:

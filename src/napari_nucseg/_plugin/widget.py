@@ -124,9 +124,11 @@ class NucSegWidget(QWidget):
 
     def run(self) -> None:
         """Segment what the fields say."""
-        layer, model = self.image.layer, self.model.model
-        if self._why_not() is not None or layer is None or model is None:
+        layer, model, why_not = self.image.layer, self.model.model, self._why_not()
+        if why_not is not None or layer is None or model is None:
             self.refresh()
+            if why_not is not None:
+                self.set_status(why_not, True)
             return
         try:
             area = self.region.area()
@@ -150,6 +152,8 @@ class NucSegWidget(QWidget):
 
     def _why_not(self) -> str | None:
         """Return why there cannot be a run, None where there can."""
+        if self.flow.controller.running:
+            return "A run is under way; cancel it first."
         if self.image.layer is None:
             return "There is no image; open one, or File > Open Sample > NucSeg."
         if self.mpp.mpp.value is None:
