@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import json
+import types
 
 import numpy as np
 import pandas as pd
@@ -17,8 +18,10 @@ from napari_nucseg._plugin.colouring import BY_INSTANCE, Look, labels_colormap, 
 from napari_nucseg._plugin.compute import Request, Started
 from napari_nucseg._plugin.questions import Choice
 from napari_nucseg._plugin.results import ResultLayers
-from napari_nucseg._plugin.saving import free_stem, stem_of
+from napari_nucseg._plugin.saving import SHAPE_COLUMNS, Snapshot, free_stem, remeasured, stem_of
+from napari_nucseg.core.measure import measure
 from napari_nucseg.core.tiling import Box
+from napari_nucseg.errors import NucSegError
 from napari_nucseg.inference import TileResult
 from napari_nucseg.io.mpp import Mpp
 from tests.fakes import CLASSES, fake_card
@@ -101,26 +104,31 @@ def test_a_tile_that_comes_under_the_brush_leaves_the_history_alone(results, mon
         np.testing.assert_array_equal(labels._slice.image.view, expected)
 
 
-def test_ten_thousand_nuclei_are_shown_quickly(make_napari_viewer, world):
-    viewer = make_napari_viewer()
-    shape = (1200, 1200)
-    image = Image(np.zeros((*shape, 3), np.uint8), scale=(0.25, 0.25))
-    request = Request(image.data, "YXC", Mpp(0.25, "test"), world.model)
-    results = ResultLayers.create(image, request, Started(shape, "test", 10))
-    for layer in results.layers:
-        viewer.add_layer(layer)
-    results.show()  # napari compiles at the first colormap
-    began = time.perf_counter()
+def test_ten_thousand_nuclei_are_shown_in_few_updates(results, monkeypatch):
+    """By a clock on which an update takes 1 s and a tile comes every 0.6 s."""
+    from napari_nucseg._plugin import results as module
+
+    now, updates, refreshed = [100.0], [], []
+
+    def slow_colormap(*about):
+        updates.append(now[0])
+        now[0] += 1.0
+        return labels_colormap(*about)
+
+    monkeypatch.setattr(module, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(module, "labels_colormap", slow_colormap)
+    results.labels.events.set_data.connect(refreshed.append)
     for tile in many(10_000):
         results.add(tile)
+        now[0] += 0.6
+    np.testing.assert_allclose(updates, [100, 105.2])  # the first at once, the next after four times its cost
     results.show()
-    spent = time.perf_counter() - began
+    assert len(updates) == 3
     assert results.total() == len(results.points.data) == 10_000
     assert sum(results.counts().values()) == 10_000
-    assert spent < 8
-    began = time.perf_counter()
     results.show(Look(hidden=frozenset(["other"])))
-    assert time.perf_counter() - began < 3
+    assert len(updates) == 4
+    assert len(refreshed) <= 2 * len(updates)
     assert not results.edited
     np.testing.assert_array_equal(results.points.features["id"], np.arange(1, 10_001))
     np.testing.assert_allclose(
@@ -146,31 +154,69 @@ def test_saving_writes_the_three_files(panel, world, tmp_path):
     assert button.isEnabled()
 
 
-@pytest.mark.parametrize("answer", list(Choice))
-def test_saving_asks_before_it_replaces_files(panel, world, tmp_path, answer):
+def test_saving_asks_before_it_replaces_files(panel, world, tmp_path):
     panel.run()
-    world.folder = tmp_path
-    old = tmp_path / "tissue_nuclei.csv"
-    old.write_text("mine")
-    world.answer = answer
-    panel.widget.save_button.click()
-    assert world.asked == [([old],)]
-    if answer is not Choice.CANCEL:
-        panel.until(lambda: panel.status.startswith("Saved "))
-    assert (old.read_text() == "mine") == (answer is not Choice.REPLACE)
-    assert (tmp_path / "tissue (2)_nuclei.csv").exists() == (answer is Choice.KEEP)
+    for answer in Choice:
+        world.folder, world.answer = tmp_path / answer.name, answer
+        world.folder.mkdir()
+        world.asked.clear()
+        old = world.folder / "tissue_nuclei.csv"
+        old.write_text("mine")
+        panel.widget.save_button.click()
+        assert world.asked == [([old],)]
+        if answer is not Choice.CANCEL:
+            panel.until(lambda: panel.status.startswith("Saved ") and str(world.folder) in panel.status)
+        assert (old.read_text() == "mine") == (answer is not Choice.REPLACE)
+        assert (world.folder / "tissue (2)_nuclei.csv").exists() == (answer is Choice.KEEP)
 
 
-def test_nuclei_erased_by_hand_are_not_in_the_saved_table(panel, world, tmp_path):
+def test_the_saved_table_follows_edited_labels(panel, world, tmp_path, synthetic):
     panel.run()
-    labels = panel.layer("tissue nuclei")
-    gone = int(labels.data.max())
+    labels, run = panel.layer("tissue nuclei"), panel.widget.results.nuclei.copy()
+    gone, cut, new = int(run["id"].iloc[0]), int(run["id"].iloc[-1]), int(run["id"].max()) + 7
     labels.data_setitem(np.nonzero(labels.data == gone), 0)
-    assert panel.widget.results.edited
+    rows, columns = np.nonzero(labels.data == cut)
+    labels.data_setitem((rows[:20], columns[:20]), 0)
+    labels.data_setitem(tuple(np.mgrid[3:7, 500:511].reshape(2, -1)), new)
+    panel.layer("tissue centres").add([[5.0, 5.0]])
     world.folder = tmp_path
     panel.widget.save_button.click()
+    at_save = labels.data.copy()
+    labels.data_setitem(np.nonzero(labels.data == new), 0)  # too late for this file
     panel.until(lambda: panel.status.startswith("Saved "))
-    assert gone not in set(pd.read_csv(tmp_path / "tissue_nuclei.csv")["id"])
+    assert "Centres that you moved, added or deleted are not in the files yet" in panel.status
+    saved = pd.read_csv(tmp_path / "tissue_nuclei.csv")
+    assert list(saved.columns) == list(run.columns)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "tissue_instances.tif"), at_save)
+    np.testing.assert_array_equal(np.sort(saved["id"]), np.unique(at_save)[1:])
+    truth = measure(at_save, synthetic.image, 0.25)
+    saved = saved.set_index("id").loc[truth.id]
+    for name in SHAPE_COLUMNS:
+        np.testing.assert_allclose(saved[name], getattr(truth, name), rtol=1e-6)
+    painted, kept = saved.loc[new], saved.drop(index=new)
+    assert painted["class"] == "unclassified"
+    assert (painted["centre_y"], painted["centre_x"], painted["area_um2"]) == (4.5, 505, 44 * 0.25**2)
+    assert painted[["score", *(f"prob_{name}" for name in CLASSES)]].isna().all()
+    before = run.set_index("id").loc[kept.index]
+    unmeasured = [name for name in before.columns if name not in SHAPE_COLUMNS]
+    pd.testing.assert_frame_equal(
+        kept[unmeasured], before[unmeasured], check_dtype=False, check_index_type=False, rtol=1e-6
+    )
+    objects = json.loads((tmp_path / "tissue_nuclei.geojson").read_text())["features"]
+    [mine] = [o["properties"] for o in objects if o["properties"]["measurements"]["NucSeg id"] == new]
+    assert mine["classification"]["name"] == "unclassified"
+    assert "score" not in mine["measurements"]
+
+
+def test_saving_after_all_labels_were_erased_and_after_the_image_has_changed(panel):
+    panel.run()
+    results = panel.widget.results
+    image = panel.layer("tissue").data
+    empty = Snapshot(np.zeros_like(results.labels.data), results.nuclei, results.about, image, "YXC")
+    assert remeasured(empty).equals(results.nuclei[:0])
+    other = Snapshot(results.labels.data, results.nuclei, results.about, image[:100], "YXC")
+    with pytest.raises(NucSegError, match="give both one shape"):
+        remeasured(other)
 
 
 def test_a_folder_that_cannot_be_written_is_said(panel, world, tmp_path, notes, monkeypatch):

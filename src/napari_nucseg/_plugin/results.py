@@ -55,6 +55,7 @@ def describe(image: Image, request: Request, started: Started) -> dict[str, Any]
         "region": request.area.title,
         "settings": dict(request.settings),
         "edited": False,
+        "centres_edited": False,
     }
 
 
@@ -83,7 +84,7 @@ class ResultLayers:
         labels.events.paint.connect(self._on_edited)
         labels.events.data.connect(self._on_edited)
         if points is not None:
-            points.events.data.connect(self._on_edited)
+            points.events.data.connect(self._on_centres_edited)
 
     @classmethod
     def create(cls, image: Image, request: Request, started: Started) -> ResultLayers:
@@ -238,6 +239,10 @@ class ResultLayers:
     def _on_edited(self, _event: Any = None) -> None:
         if not self._writing:
             self.about["edited"] = True
+
+    def _on_centres_edited(self, _event: Any = None) -> None:
+        if not self._writing:
+            self.about["edited"] = self.about["centres_edited"] = True
 
 
 def _draw(labels: Labels, box: Box) -> None:

@@ -214,9 +214,9 @@ class NucSegWidget(QWidget):
             results.show(self.legend.look)
 
     def _on_save(self) -> None:
-        results = self.results
-        if results is not None:
-            self._saver.start(results, self)
+        results, image = self.results, self.image.layer
+        if results is not None and image is not None:
+            self._saver.start(results, image, self)
 
     def _inspect(self) -> None:
         """Find out in a worker which devices there are."""
