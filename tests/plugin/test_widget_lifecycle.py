@@ -11,16 +11,8 @@ import pytest
 from qtpy.QtCore import QThreadPool
 
 from napari_nucseg._plugin.questions import Choice
-from napari_nucseg.errors import NucSegError
 from tests.fakes import FakeRuntime
-
-
-def start(panel, gated, windows=6):
-    """Start a run and wait until some nuclei are there."""
-    panel.widget.run_bar.run_button.click()
-    gated.let(windows)
-    panel.until(lambda: panel.names[-1].startswith("tissue centres"))
-    panel.until(lambda: len(panel.viewer.layers[-1].data) > 0)
+from tests.plugin.steps import start
 
 
 def test_cancel_keeps_what_was_found(tall, gated, world):
@@ -337,69 +329,3 @@ def test_results_are_found_by_a_panel_opened_later(panel, world, qtbot):
     assert again.widget.legend.count_text("neoplastic") == count
     again.run()
     assert len(world.asked) == 1
-
-
-@pytest.mark.parametrize("error", [NucSegError("Device 'cuda' is not there; use 'cpu'.")])
-def test_a_users_error_is_one_sentence(panel, world, notes, error):
-    world.error = error
-    panel.run()
-    assert notes == [str(error)]
-    assert panel.status == str(error)
-    assert panel.names == ["tissue"]
-
-
-def test_memory_errors_are_told_in_words(panel, world, notes):
-    class OutOfMemoryError(RuntimeError):  # the name of torch's, which is a RuntimeError too
-        pass
-
-    world.error = OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-    panel.run()
-    assert "not enough memory left" in notes[0]
-
-
-@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyError("broken")])
-def test_other_errors_take_naparis_way(panel, world, monkeypatch, error):
-    """Also RuntimeErrors, which the worker itself would swallow."""
-    from napari_nucseg._plugin import flow
-
-    received = []
-    monkeypatch.setattr(flow.notification_manager, "receive_error", lambda *about: received.append(about))
-    world.error = error
-    panel.run()
-    [(kind, value, trace)] = received
-    assert (kind, value) == (type(error), error)
-    assert trace is not None
-    assert "broken" in panel.status
-
-
-def test_an_error_in_the_middle_keeps_what_was_found(tall, gated, notes, monkeypatch):
-    start(tall, gated)
-    monkeypatch.setattr(FakeRuntime, "__call__", lambda *_: (_ for _ in ()).throw(NucSegError("No more.")))
-    gated.let(100)
-    tall.wait()
-    assert notes == ["No more."]
-    assert "nuclei found so far were kept" in tall.status
-    assert len(tall.layer("tissue centres").data) > 0
-
-
-def test_what_is_no_image_is_refused_in_one_sentence(make_panel, notes):
-    panel = make_panel()
-    panel.viewer.add_image(
-        np.zeros((20, 30, 40), np.uint8), scale=(0.25,) * 3, units=("um",) * 3, name="z stack"
-    )
-    panel.run()
-    assert len(notes) == 1
-    assert "(20, 30, 40)" in notes[0]
-    assert panel.names == ["z stack"]
-
-
-def test_too_large_an_image_is_refused_before_it_is_read(make_panel, notes):
-    import dask.array as da
-
-    panel = make_panel()
-    huge = [da.zeros((40_000 // s, 30_000 // s, 3), np.uint8, chunks=4096) for s in (1, 16, 64)]
-    panel.viewer.add_image(
-        huge, multiscale=True, rgb=True, name="huge", scale=(0.25, 0.25), units=("um", "um")
-    )
-    panel.run()
-    assert "1,200 megapixels" in notes[0]
