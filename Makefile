@@ -40,5 +40,5 @@ system: ## Install the system libraries that napari's window and the tests need
 	@bash scripts/system.sh test
 
 clean: ## Remove the environment, the caches and the build outputs
-	rm -rf $(VENV) build dist results .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist results nucseg-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find src train tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -78,6 +78,12 @@ def test_saving_and_reading_back(model, synthetic, tmp_path):
     result = nn.segment(synthetic.image[:200, :200], mpp=0.25, model=model)
     paths = result.save(tmp_path)
     assert [p.name for p in paths] == ["image_instances.tif", "image_nuclei.csv", "image_nuclei.geojson"]
+    with pytest.raises(nn.NucSegError, match="exists already"):
+        result.save(tmp_path)
+    assert len(result.save(tmp_path, name="other")) == 3
+    assert len(result.save(tmp_path, overwrite=True)) == 3
+    assert "nuclei" in repr(result)
+    assert len(repr(result)) + len(repr(model)) < 300
     np.testing.assert_array_equal(tifffile.imread(paths[0]), result.labels)
     assert pd.read_csv(paths[1])["id"].tolist() == result.nuclei["id"].tolist()
     assert len(json.loads(paths[2].read_text())["features"]) == len(result.nuclei)

@@ -20,7 +20,7 @@ from train.config import to_mapping
 from train.fit import draft_card, load_run
 from train.runlog import RunLog
 
-CARD_KEYS = ("name", "version", "title", "licence", "caution", "training_data", "cite", "colours")
+CARD_KEYS = ("version", "title", "licence", "caution", "training_data", "cite", "colours")
 
 
 def export(run: Path, card_file: Path, out: Path, metrics: Sequence[Path] = ()) -> Card:
@@ -31,9 +31,9 @@ def export(run: Path, card_file: Path, out: Path, metrics: Sequence[Path] = ()) 
     run : Path
         Folder of `train.fit`; its ``decode.json`` (of `train.thresholds`) is put on the card if there is one.
     card_file : Path
-        TOML with what the run does not know: name, licence, training data ...
+        TOML with what the run does not know: licence, training data ...
     out : Path
-        Model folder to write.
+        Model folder to write; the model goes by the folder's name.
     metrics : Paths
         JSON files of `train.evaluate`, put on the card under the name of their data.
 
@@ -54,6 +54,7 @@ def export(run: Path, card_file: Path, out: Path, metrics: Sequence[Path] = ()) 
         decode=DecodeConfig(**json.loads(decode.read_text())) if decode.is_file() else DecodeConfig(),
         training={"steps": state.get("step"), "config": to_mapping(config)},
         metrics=_reports(metrics),
+        name=out.resolve().name,
         **texts,
     )
     return save_checkpoint(out, student, card)
@@ -88,8 +89,10 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point of ``python -m train.export``."""
     parser = argparse.ArgumentParser(prog="python -m train.export", description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run folder of train.fit")
-    parser.add_argument("--card", type=Path, required=True, help="TOML with name, licence, training data ...")
-    parser.add_argument("--out", type=Path, required=True, help="model folder to write")
+    parser.add_argument("--card", type=Path, required=True, help="TOML with licence, training data ...")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="model folder to write; its name is the model's"
+    )
     parser.add_argument("--metrics", type=Path, nargs="*", default=[], help="JSON files of train.evaluate")
     args = parser.parse_args(argv)
     try:

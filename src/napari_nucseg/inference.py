@@ -371,7 +371,7 @@ def _windows(plan: Plan, pool: ThreadPoolExecutor) -> Iterator[tuple[Index, NDAr
         yield cell, pixels.result()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """A segmented image.
 
@@ -399,15 +399,53 @@ class Result:
     runtime: str
     name: str = "image"
 
-    def save(self, folder: str | Path, formats: tuple[str, ...] = ("tif", "csv", "geojson")) -> list[Path]:
-        """Write ``<name>_instances.tif``, ``<name>_nuclei.csv`` and ``<name>_nuclei.geojson``; return the paths."""
-        from napari_nucseg.io.export import save_results
+    def __repr__(self) -> str:
+        height, width = self.labels.shape
+        return f"Result({self.name!r}, {width} x {height} px, {len(self.nuclei)} nuclei, {self.mpp}, {self.card.name})"
 
+    def save(
+        self,
+        folder: str | Path,
+        formats: tuple[str, ...] = ("tif", "csv", "geojson"),
+        *,
+        name: str | None = None,
+        overwrite: bool = False,
+    ) -> list[Path]:
+        """Write ``<name>_instances.tif``, ``<name>_nuclei.csv`` and ``<name>_nuclei.geojson``.
+
+        Parameters
+        ----------
+        folder : path, made if missing
+        formats : tuple of str
+            Which of the three.
+        name : str, optional
+            Stem of the files; by default that of the image file, or "image" for an array.
+        overwrite : bool
+            Replace files that exist.
+
+        Returns
+        -------
+        list of Path
+
+        Raises
+        ------
+        NucSegError
+            A file exists and `overwrite` is False, or one cannot be written.
+        """
+        from napari_nucseg.io.export import FORMATS, save_results
+
+        stem = name or self.name
+        if not overwrite:
+            for path in (Path(folder) / f"{stem}_{FORMATS[key]}" for key in formats if key in FORMATS):
+                if path.is_file():
+                    raise NucSegError(
+                        f"'{path}' exists already; give another name or folder, or overwrite=True."
+                    )
         value = self.mpp.value
         if value is None:
             raise NucSegError("The result has no mpp; state it before saving.")
         return save_results(
-            Path(folder), self.name, self.labels, self.nuclei, value, self.card.colours, formats=formats
+            Path(folder), stem, self.labels, self.nuclei, value, self.card.colours, formats=formats
         )
 
 

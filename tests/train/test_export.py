@@ -9,7 +9,6 @@ from tests.train.test_loop import CONFIG, train
 from train import export, thresholds
 
 CARD = """
-name = "toy"
 version = "0.1"
 title = "A toy"
 licence = "none"
@@ -48,6 +47,7 @@ def test_thresholds_are_searched_on_held_out_images_and_exported_with_the_weight
     arguments = ["--run", str(run), "--card", str(run.parent / "card.toml"), "--out", str(out)]
     assert export.main([*arguments, "--metrics", str(tmp_path / "scores.json")]) == 0
     model = open_model(out)
+    assert model.name == "model"  # the folder's
     assert model.card.decode == chosen
     assert model.card.metrics == {"scores": {"aji": 0.5}}
     assert model.card.training["steps"] == 3
@@ -57,7 +57,7 @@ def test_thresholds_are_searched_on_held_out_images_and_exported_with_the_weight
 def test_missing_runs_and_cards_are_told_in_one_sentence(run, tmp_path, capsys):
     assert thresholds.main(["--run", str(tmp_path / "none")]) == 2
     assert "no checkpoint" in capsys.readouterr().err
-    (tmp_path / "card.toml").write_text('name = "x"\n')
+    (tmp_path / "card.toml").write_text('title = "x"\n')
     bad = ["--run", str(run), "--card", str(tmp_path / "card.toml"), "--out", str(tmp_path / "m")]
     assert export.main(bad) == 2
     assert "lacks 'version'" in capsys.readouterr().err

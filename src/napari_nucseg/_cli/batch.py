@@ -105,7 +105,7 @@ def run_task(task: Task, loaded: Loaded, mpp: Mpp | None, out: Path) -> str:
                 f"{task.path.name}: {width} x {height} pixels do not fit into the memory of this machine; free some, "
                 "or cut the image."
             ) from error
-        result.save(out, task.formats)
+        result.save(out, task.formats, overwrite=True)  # plan_tasks has asked
     seconds = time.perf_counter() - began
     megapixels = math.prod(source.shape) / 1e6
     return (
@@ -137,7 +137,7 @@ def segment_all(job: Job, say: Say, warn: Say, verbose: bool = False) -> int:
         Nothing can be done as asked; nothing has been written.
     """
     formats = parse_formats(job.formats)
-    mpp = None if job.mpp is None else Mpp.stated(job.mpp)  # type: ignore[arg-type]  # it reads text too
+    mpp = None if job.mpp is None else Mpp.stated(job.mpp)
     images, complaints = find_images(job.images)
     planned = plan_tasks(images, job.out, formats, job.existing)
     tasks = [task for task in planned if task.formats]

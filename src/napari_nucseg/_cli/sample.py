@@ -65,7 +65,7 @@ def headless_demo(image: Path | None, mpp: Mpp | None, folder: Path, say: Say) -
     with read_image(path) as opened:
         source = as_source(opened, mpp)
         result = segment_source(source, loaded, stem_of(path))
-        files = result.save(folder)
+        files = result.save(folder, overwrite=True)
         if image is None:
             files.insert(0, path)
         height, width = source.shape

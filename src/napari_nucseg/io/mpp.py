@@ -41,8 +41,8 @@ class Mpp:
         return self.source if self.value is None else f"{self.value:.4g} µm/px ({self.source})"
 
     @classmethod
-    def stated(cls, value: float, source: str = "stated by the user") -> Mpp:
-        """Return a figure given by a person.
+    def stated(cls, value: float | str, source: str = "stated by the user") -> Mpp:
+        """Return a figure given by a person, as a number or as text such as ``"0,25"`` or ``"0.25 um"``.
 
         Raises
         ------
@@ -50,7 +50,8 @@ class Mpp:
             It is no number, or not within `PLAUSIBLE`.
         """
         try:
-            number = float(value)
+            text = value.strip().removesuffix("um").removesuffix("µm") if isinstance(value, str) else value
+            number = math.nan if isinstance(value, bool) else float(str(text).replace(",", "."))
         except (TypeError, ValueError):
             number = math.nan
         if not PLAUSIBLE[0] <= number <= PLAUSIBLE[1]:

@@ -19,7 +19,7 @@ DEFAULT = "he-student"
 SHIPPED = Path(__file__).parent / "weights"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
     """A model on disk, not loaded: the path of its weights and its card."""
 
@@ -30,6 +30,9 @@ class Model:
     def name(self) -> str:
         """Name on the card."""
         return self.card.name
+
+    def __repr__(self) -> str:
+        return f"Model({self.card.name!r}, {self.card.version}, {', '.join(self.card.classes)}, {self.card.mpp} um/px)"
 
     def __str__(self) -> str:
         return f"{self.card.name} {self.card.version}"
