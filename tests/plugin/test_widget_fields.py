@@ -109,11 +109,28 @@ def test_unknown_mpp_forbids_a_run_until_it_is_stated(make_panel):
     for wrong in ("40", "abc", "-1", "nan"):
         type_in(field, wrong)
         assert "no usable mpp" in field._source.text()
-        assert field.mpp.value == 0.25
+        assert field.mpp.value is None
+        assert images.STATED not in panel.layer("one").metadata
         assert "border" in field.edit.styleSheet()
+        assert field.edit.text() == wrong
+        assert not button.isEnabled()
+        assert button.toolTip() == field._source.text()
     type_in(field, "0.3")
     assert field.mpp.value == 0.3
+    assert button.isEnabled()
     assert "no usable" not in field._source.text()
+
+
+def test_no_figure_of_the_file_is_used_instead_of_a_wrong_one(panel):
+    field, button = panel.widget.mpp, panel.widget.run_bar.run_button
+    field.edit.setText("-1")
+    panel.widget.run()  # the text was not left yet
+    assert not panel.running
+    assert not button.isEnabled()
+    assert "no usable mpp" in button.toolTip()
+    type_in(field, "")
+    assert (field.mpp.value, field.edit.text()) == (0.25, "0.25")
+    assert button.isEnabled()
 
 
 def test_what_the_user_states_wins_and_is_remembered_per_layer(make_panel):

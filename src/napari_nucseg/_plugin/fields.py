@@ -102,7 +102,7 @@ class MppField(QWidget):
         self.edit = QLineEdit()
         self.edit.setPlaceholderText("unknown")
         self.edit.setMaximumWidth(90)
-        self.edit.editingFinished.connect(self._on_edited)
+        self.edit.editingFinished.connect(self.commit)
         self._menu_button = side_button("Set", "Usual resolutions, or back to what the file says.")
         self._menu_button.setMenu(self._make_menu())
         self._source = hint()
@@ -129,14 +129,19 @@ class MppField(QWidget):
 
     @property
     def mpp(self) -> Mpp:
-        """The resolution to use."""
-        return Mpp() if self._layer is None else mpp_of(self._layer)
+        """The resolution to use; unknown while the field holds no resolution."""
+        return Mpp() if self._layer is None or self._error else mpp_of(self._layer)
+
+    @property
+    def error(self) -> str | None:
+        """What is wrong with the text of the field, None where nothing is."""
+        return self._error or None
 
     def set_layer(self, layer: Image | None) -> None:
         """Show the resolution of a layer, and follow its scale."""
         if self._layer is not None:
             disconnect_all(self._emitters(self._layer), self.refresh)
-        self._layer = layer
+        self._layer, self._error = layer, ""
         if layer is not None:
             connect_all(self._emitters(layer), self.refresh)
         self.refresh()
@@ -146,13 +151,14 @@ class MppField(QWidget):
         return [layer.events.scale, layer.events.units]
 
     def state(self, value: float | str | None) -> None:
-        """Take the user's figure; None goes back to what the file says."""
+        """Take the user's figure; None goes back to what the file says, and so does a figure that is none."""
         if self._layer is None:
             return
         self._error = ""
         try:
             state_mpp(self._layer, value)  # type: ignore[arg-type]  # text is checked there
         except NucSegError as error:
+            state_mpp(self._layer, None)
             self._error = str(error)
         self.refresh()
         self.changed.emit()
@@ -178,7 +184,8 @@ class MppField(QWidget):
             return f"{why[0].upper()}{why[1:]}; state it: 0.25 for a 40x scan, 0.5 for 20x."
         return f"Source: {mpp.source}"
 
-    def _on_edited(self) -> None:
+    def commit(self) -> None:
+        """Take the text of the field, as when the user leaves it."""
         text = self.edit.text().strip().replace(",", ".")
         shown = self.mpp.value
         if self._layer is None or (shown is not None and text == f"{shown:.4g}" and not self._error):

@@ -124,6 +124,7 @@ class NucSegWidget(QWidget):
 
     def run(self) -> None:
         """Segment what the fields say."""
+        self.mpp.commit()  # a click on Run does not end the typing on every system
         layer, model, why_not = self.image.layer, self.model.model, self._why_not()
         if why_not is not None or layer is None or model is None:
             self.refresh()
@@ -156,6 +157,8 @@ class NucSegWidget(QWidget):
             return "A run is under way; cancel it first."
         if self.image.layer is None:
             return "There is no image; open one, or File > Open Sample > NucSeg."
+        if self.mpp.error is not None:
+            return self.mpp.error
         if self.mpp.mpp.value is None:
             return (
                 "The resolution of the image is unknown; state it in micrometres per pixel: "
