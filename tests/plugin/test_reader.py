@@ -86,32 +86,77 @@ def test_one_level_is_loaded_or_lazy(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_what_is_left_to_other_readers(tmp_path: Path) -> None:
-    rgb, grey = levels_of(count=1)[0], levels_of(count=1)[0][..., 0].copy()
-    plain = write(tmp_path / "plain.tif", [rgb])
-    known = {"resolution": (40000, 40000), "resolutionunit": 3}
-    labels = write(tmp_path / "grey.tif", [grey], photometric="minisblack", **known)
-    stack = write(tmp_path / "stack.tif", [grey, grey, grey], photometric="minisblack", **known)
-    (tmp_path / "text.tif").write_text("hello")
-    for path in (
-        plain,
-        labels,
-        stack,
-        str(tmp_path / "text.tif"),
-        str(tmp_path / "no.tif"),
-        "a.png",
-        [plain],
-    ):
+    plain = write(tmp_path / "plain.TIF", levels_of(count=1))
+    for path in (str(tmp_path / "no.tif"), str(tmp_path / "no.svs"), "a.png", [plain], str(tmp_path)):
         assert get_reader(path) is None
-    assert get_reader(write(tmp_path / "known.TIF", [rgb], **known)) is read_slide
+    assert get_reader(plain) is read_slide
 
 
-def test_a_damaged_slide_says_so(tmp_path: Path) -> None:
-    path = tmp_path / "b.svs"
+def test_label_images_open_as_labels(tmp_path: Path) -> None:
+    labels = np.zeros((40, 50), np.uint32)
+    labels[3:9, 4:9] = 7
+    known = {"resolution": (40000, 40000), "resolutionunit": 3}
+    for name, dtype, options in (
+        ("a_instances.tif", np.uint32, known),
+        ("numbers.tif", np.int32, {}),
+        ("b_instances.tif", np.uint8, {"compression": "zlib"}),
+    ):
+        tifffile.imwrite(tmp_path / name, labels.astype(dtype), **options)
+        ((data, about, kind),) = read_slide(str(tmp_path / name))
+        assert kind == "labels"
+        np.testing.assert_array_equal(data, labels)
+        assert about["name"] == name[:-4]
+        assert about.get("scale") == (pytest.approx((0.25, 0.25)) if options == known else None)
+        assert "metadata" not in about
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "options", "scale"),
+    [
+        ((5, 40, 50), np.uint8, {}, (1, 0.25, 0.25)),
+        ((40, 50), np.float32, {}, (0.25, 0.25)),
+        ((6, 40, 50, 3), np.uint8, {"photometric": "rgb"}, (1, 0.25, 0.25)),
+        ((5, 40, 50), np.float32, {"ome": True, "metadata": {"axes": "CYX"}}, (1, 0.25, 0.25)),
+    ],
+)
+def test_other_tiffs_open_as_they_are(
+    make_napari_viewer: Callable[..., Any],
+    tmp_path: Path,
+    shape: tuple[int, ...],
+    dtype: Any,
+    options: dict[str, Any],
+    scale: tuple[float, ...],
+) -> None:
+    values = np.linspace(0, 200, int(np.prod(shape))).reshape(shape).astype(dtype) - (dtype == np.float32)
+    path = tmp_path / "other.tif"
+    tifffile.imwrite(path, values, resolution=(40000, 40000), resolutionunit=3, **options)
+    (layer,) = make_napari_viewer().open(path, plugin="napari-nucseg")
+    np.testing.assert_array_equal(layer.data, values)
+    assert type(layer).__name__ == "Image"
+    assert layer.rgb == (shape[-1] == 3)
+    assert tuple(layer.scale) == pytest.approx(scale)
+    assert layer.metadata["napari_nucseg"]["mpp"] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("name", ["b.svs", "b.tif", "b_instances.tif"])
+def test_a_damaged_slide_says_so(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
     path.write_bytes(b"nonsense" * 99)
     read = get_reader(str(path))
     assert read is not None
-    with pytest.raises(NucSegError, match=r"b\.svs can't be read"):
+    with pytest.raises(NucSegError, match=r"b\w*\.\w+ can't be read"):
         read(str(path))
+
+
+@pytest.mark.parametrize("name", ["cut_instances.tif", "cut.tif"])
+def test_a_tiff_that_was_cut_short_says_so(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    planes = 1 if "instances" in name else 4
+    noise = np.random.default_rng(0).integers(0, 9999, (planes, 64, 64)).astype(np.uint32)
+    tifffile.imwrite(path, noise.squeeze(), photometric="minisblack")
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(NucSegError, match=rf"{name} can't be read: .*copy or export the file again"):
+        read_slide(str(path))
 
 
 def test_napari_shows_the_slide(make_napari_viewer: Callable[..., Any], svs: str) -> None:

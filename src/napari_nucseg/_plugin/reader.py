@@ -1,4 +1,4 @@
-"""napari reader for slides: lazy pyramids with their scale."""
+"""napari reader: slides as lazy pyramids with their scale, label images, and any other TIFF as it is."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_nucseg.errors import NucSegError
+from napari_nucseg.io.mpp import from_tiff
 from napari_nucseg.io.slide import read_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from napari_nucseg.io.mpp import Mpp
     from napari_nucseg.io.slide import SlideImage, SlideLevel
 
 SLIDES = (".svs", ".ndpi")
@@ -18,50 +20,50 @@ TIFFS = (".tif", ".tiff")
 
 _CHUNK = 1024
 _WHOLE_PIXELS = 64 * 2**20  # an image without lower levels is loaded at once up to here
+_LABELS = "_instances"  # how the names of saved label images end
 
 LayerData = tuple[Any, dict[str, Any], str]
 
 
 def get_reader(path: str | list[str]) -> Callable[[str], list[LayerData]] | None:
-    """Return `read_slide` for a slide, None for anything that napari or another plugin reads better.
+    """Return `read_slide` for a file with the extension of a slide or TIFF, None for anything else.
 
     Parameters
     ----------
     path
-        A list of paths (a stack) is declined, and so is a plain TIFF: one that is neither a pyramid nor says
-        its mpp, or which isn't RGB. ``.svs`` and ``.ndpi`` are always taken, so that a damaged one gets a
-        clear message.
+        A list of paths (a stack) is declined. Every existing file is taken, whatever it holds, since napari
+        offers the reader for its extension; a damaged one gets a clear message.
     """
     if not isinstance(path, str | Path):
         return None
-    extension = Path(path).suffix.lower()
-    if extension in SLIDES:
-        return read_slide
-    if extension not in TIFFS:
-        return None
-    try:
-        with read_image(path) as slide:
-            known = len(slide.level_shapes) > 1 or slide.mpp.value is not None
-            return read_slide if slide.is_rgb and known else None
-    except NucSegError:
-        return None
+    here = Path(path).suffix.lower() in SLIDES + TIFFS and Path(path).is_file()
+    return read_slide if here else None
 
 
 def read_slide(path: str) -> list[LayerData]:
-    """Open a slide as one RGB image layer.
+    """Open a file as one layer.
 
     Returns
     -------
     list of layer data
-        One image: the levels of a pyramid as lazy dask arrays; in micrometres where the mpp is known, else
-        in pixels. ``metadata["napari_nucseg"]`` holds ``path``, ``mpp`` (None if unknown) and ``mpp_source``.
+        One RGB image: the levels of a pyramid as lazy dask arrays. Or, of a TIFF: labels where it is a single
+        plane of 32-bit integers, or of integers in a file named ``*_instances``; an image with the array as it
+        is where it holds no single RGB or grey image. In micrometres where the mpp is known, else in pixels.
+        ``metadata["napari_nucseg"]`` of an image holds ``path``, ``mpp`` (None if unknown) and ``mpp_source``.
 
     Raises
     ------
     NucSegError
         The file can't be read.
     """
-    slide = read_image(path)
+    if _holds_labels(path):
+        return [_read_plain(path)]
+    try:
+        slide = read_image(path)
+    except NucSegError:
+        if not _is_tiff(path):
+            raise
+        return [_read_plain(path)]
     levels = slide.levels
     multiscale = len(levels) > 1
     height, width = slide.shape
@@ -79,8 +81,11 @@ def read_slide(path: str) -> list[LayerData]:
 def _description(slide: SlideImage) -> dict[str, Any]:
     value = slide.mpp.value
     scale = {} if value is None else {"scale": (value, value), "units": ("um", "um")}
-    known = {"path": str(slide.path), "mpp": value, "mpp_source": slide.mpp.source}
-    return {"name": slide.name, "metadata": {"napari_nucseg": known}, **scale}
+    return {"name": slide.name, "metadata": _metadata(slide.path, slide.mpp), **scale}
+
+
+def _metadata(path: Path, mpp: Mpp) -> dict[str, Any]:
+    return {"napari_nucseg": {"path": str(path), "mpp": mpp.value, "mpp_source": mpp.source}}
 
 
 def _lazy(level: SlideLevel) -> Any:
@@ -88,3 +93,83 @@ def _lazy(level: SlideLevel) -> Any:
     import dask.array as da
 
     return da.from_array(level, chunks=(_CHUNK, _CHUNK, 3), name=False, meta=level[:0, :0])
+
+
+def _holds_labels(path: str) -> bool:
+    """Whether a file holds nothing but numbers of objects; False also where it can't be read."""
+    if not _is_tiff(path):
+        return False
+    import tifffile
+
+    with tifffile.TiffFile(path) as tif:
+        try:
+            return len(tif.series) == 1 and _are_labels(tif.series[0], path)
+        except Exception:  # what a broken file raises is told when it is read
+            return False
+
+
+def _is_tiff(path: str) -> bool:
+    """Whether this is a TIFF, and no slide, that can be opened at all."""
+    if Path(path).suffix.lower() not in TIFFS:
+        return False
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tif:
+            return len(tif.pages) > 0
+    except Exception:  # tifffile raises what struct, codecs and the system raise
+        return False
+
+
+def _are_labels(series: Any, path: str) -> bool:
+    integers = series.ndim == 2 and series.dtype.kind in "iu"
+    return integers and (series.dtype.itemsize == 4 or Path(path).stem.endswith(_LABELS))
+
+
+def _read_plain(path: str) -> LayerData:
+    """Return the first array of a TIFF as it is."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tif:
+            series = tif.series[0]
+            _check_complete(tif, series)
+            data, axes, labels = series.asarray(), series.axes, _are_labels(series, path)
+            mpp = from_tiff(tif, series.keyframe.aspage())
+    except MemoryError:
+        raise
+    except Exception as error:  # the exception types of codecs are legion
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise NucSegError(
+            f"{Path(path).name} can't be read: it is damaged or cut short ({reason[:160]}); "
+            "copy or export the file again"
+        ) from error
+    colour = axes.endswith("YXS") and data.shape[-1] in (3, 4)
+    options: dict[str, Any] = {"name": Path(path).stem}
+    if colour or axes.endswith("YX"):
+        options.update(_scale(mpp, data.ndim - colour))
+    if labels:
+        return data, options, "labels"
+    return data, {"rgb": colour, "metadata": _metadata(Path(path), mpp), **options}, "image"
+
+
+def _check_complete(tif: Any, series: Any) -> None:
+    """Raise where data lie beyond the end of the file; tifffile would fill some kinds of them with zeros."""
+    size = tif.filehandle.size
+    for page in series.pages:
+        if page is not None and any(
+            offset + count > size
+            for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)
+        ):
+            raise EOFError(f"{size} bytes are not all of it")
+
+
+def _scale(mpp: Mpp, ndim: int) -> dict[str, Any]:
+    """Return scale and units of an array whose last axes are rows and columns."""
+    if mpp.value is None:
+        return {}
+    others = ndim - 2
+    return {
+        "scale": (1.0,) * others + (mpp.value, mpp.value),
+        "units": ("pixel",) * others + ("um", "um"),
+    }
