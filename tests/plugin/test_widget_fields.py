@@ -274,6 +274,28 @@ def test_level0_shape_and_axes_of_kinds_of_layers():
     assert images.image_id(grey) == images.image_id(grey) != images.image_id(colour)
 
 
+@pytest.mark.parametrize(
+    ("shape", "multiscale", "allowed"),
+    [
+        ((20, 40, 50), False, False),
+        ((6, 40, 50, 3), False, False),
+        ((6, 40, 50, 3), True, False),
+        ((40, 50), False, True),
+        ((3, 40, 50), False, True),
+        ((40, 50, 3), True, True),
+    ],
+)
+def test_stacks_forbid_a_run(make_panel, shape, multiscale, allowed):
+    panel = make_panel()
+    data = np.zeros(shape, np.uint8)
+    levels = [data, np.zeros((*shape[:-3], 20, 25, 3), np.uint8)] if multiscale else data
+    metadata = {"napari_nucseg": {"mpp": 0.25}}
+    panel.viewer.add_image(levels, rgb=shape[-1] == 3, multiscale=multiscale, metadata=metadata)
+    button = panel.widget.run_bar.run_button
+    assert button.isEnabled() == allowed
+    assert button.toolTip().startswith("This is a stack: choose one plane") != allowed
+
+
 def test_every_disabled_widget_has_a_tooltip(make_panel):
     from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QLineEdit
 

@@ -7,9 +7,11 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 from napari.layers import Image
 
 from napari_nucseg.errors import NucSegError
+from napari_nucseg.io.image import decide_rule
 from napari_nucseg.io.mpp import Mpp
 
 STATED = "napari_nucseg_stated_mpp"
@@ -32,6 +34,21 @@ def pixels_of(layer: Image) -> Any:
 def axes_of(layer: Image) -> str | None:
     """Return the axes where the layer knows them better than the shape of its array tells."""
     return "YXC" if layer.rgb else None
+
+
+def why_no_image(layer: Image) -> str | None:
+    """Return why the shape of a layer is not that of one image, None where it is; no pixel is read."""
+    first = layer.data[0] if layer.multiscale else layer.data
+    try:
+        decide_rule(first.shape, np.uint8, axes_of(layer), lambda _: (0.0, 255.0))
+    except NucSegError as error:
+        if layer.ndim == 2:
+            return str(error)
+        return (
+            f"This is a stack: choose one plane of {tuple(first.shape)}, such as with Split Stack in the "
+            "menu of the layer."
+        )
+    return None
 
 
 def level0_shape(layer: Image) -> tuple[int, int]:

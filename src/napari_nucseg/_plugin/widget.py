@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QFormLayout, QFrame, QLabel, QPushButton, QScrollArea
 from napari_nucseg._plugin.compute import Request
 from napari_nucseg._plugin.fields import ImageField, MppField
 from napari_nucseg._plugin.flow import SegmentFlow, report_error
-from napari_nucseg._plugin.images import axes_of, pixels_of
+from napari_nucseg._plugin.images import axes_of, pixels_of, why_no_image
 from napari_nucseg._plugin.legend import Legend
 from napari_nucseg._plugin.model_fields import AdvancedField, DeviceField, ModelField
 from napari_nucseg._plugin.parts import connect_all, disconnect_all, enable
@@ -157,6 +157,9 @@ class NucSegWidget(QWidget):
             return "A run is under way; cancel it first."
         if self.image.layer is None:
             return "There is no image; open one, or File > Open Sample > NucSeg."
+        no_image = why_no_image(self.image.layer)
+        if no_image is not None:
+            return no_image
         if self.mpp.error is not None:
             return self.mpp.error
         if self.mpp.mpp.value is None:
