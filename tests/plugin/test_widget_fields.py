@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from napari_nucseg._plugin import images
+from napari_nucseg._plugin.widget import NucSegWidget
 from napari_nucseg.models.registry import Model
 from napari_nucseg.models.runtime import DeviceReport
 from tests.fakes import CLASSES, fake_card
@@ -46,14 +47,46 @@ def test_only_images_are_listed_as_they_come_go_and_are_renamed(make_panel):
     assert items(box) == ["first"]
     second = panel.viewer.add_image(RGB, name="second")
     assert items(box) == ["second", "first"]
-    assert panel.widget.image.layer == first  # the choice stays
+    panel.widget.image.choose(first)
     second.name = "renamed"
     assert items(box) == ["renamed", "first"]
+    assert panel.widget.image.layer == first  # the choice stays
     panel.viewer.layers.remove(first)
     assert panel.widget.image.layer == second
     panel.viewer.layers.clear()
     assert panel.widget.image.layer is None
     assert not panel.widget.run_bar.run_button.isEnabled()
+
+
+def test_the_image_that_was_added_or_selected_is_chosen(panel, gated):
+    image, active = panel.widget.image, panel.viewer.layers.selection
+    first = panel.layer("tissue")
+    second = panel.viewer.add_image(RGB, name="second", scale=(0.25, 0.25), units=("um", "um"))
+    assert image.layer == second
+    active.active = first
+    assert image.layer == first
+    active.active = panel.viewer.add_labels(np.zeros((5, 5), int))
+    assert image.layer == first
+    panel.widget.run()
+    panel.viewer.add_image(RGB, name="third")
+    active.active = second
+    assert image.layer == first  # the run goes on
+    gated.let(100)
+    panel.wait()
+    assert image.layer == first
+    active.active = first
+    active.active = second
+    assert image.layer == second
+
+
+def test_the_panel_opens_with_the_selected_image(make_napari_viewer_proxy, world):
+    viewer = make_napari_viewer_proxy()
+    lower = viewer.add_image(RGB, name="lower")
+    viewer.add_image(RGB, name="upper")
+    viewer.layers.selection.active = lower
+    widget = NucSegWidget(viewer, world.services())
+    assert widget.image.layer == lower
+    widget.close_down()
 
 
 @pytest.mark.parametrize(
@@ -138,6 +171,7 @@ def test_what_the_user_states_wins_and_is_remembered_per_layer(make_panel):
     first = panel.viewer.add_image(RGB, name="first", scale=(0.5, 0.5), units=("um", "um"))
     second = panel.viewer.add_image(RGB, name="second", scale=(0.25, 0.25), units=("um", "um"))
     field = panel.widget.mpp
+    panel.widget.image.choose(first)
     assert field.mpp.value == 0.5
     type_in(field, "0.4")
     panel.widget.image.choose(second)

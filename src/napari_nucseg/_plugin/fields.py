@@ -52,6 +52,8 @@ class ImageField(QWidget):
 
     def choose(self, layer: Image) -> None:
         """Choose a layer."""
+        if layer not in self._layers:  # news of it may come elsewhere first
+            self.refresh()
         self._box.setCurrentIndex(self._layers.index(layer))
 
     def refresh(self, _event: Any = None) -> None:

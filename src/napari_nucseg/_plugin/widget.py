@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from napari.layers import Image
 from napari.qt.threading import create_worker
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtWidgets import QFormLayout, QFrame, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
@@ -14,7 +15,7 @@ from napari_nucseg._plugin.flow import SegmentFlow, report_error
 from napari_nucseg._plugin.images import axes_of, pixels_of, why_no_image
 from napari_nucseg._plugin.legend import Legend
 from napari_nucseg._plugin.model_fields import AdvancedField, DeviceField, ModelField
-from napari_nucseg._plugin.parts import connect_all, disconnect_all, enable
+from napari_nucseg._plugin.parts import disconnect_all, enable
 from napari_nucseg._plugin.region_field import RegionField
 from napari_nucseg._plugin.run_bar import RunBar
 from napari_nucseg._plugin.saving import Saver
@@ -47,6 +48,7 @@ class NucSegWidget(QWidget):
         self._saver = Saver(self._services, self.set_status, self.refresh)
         self._lay_out()
         self._connect()
+        self._follow(napari_viewer.layers.selection.active)
         self._on_image()
         self._on_model()
         QTimer.singleShot(INSPECT_AFTER_MS, self._inspect)
@@ -113,8 +115,8 @@ class NucSegWidget(QWidget):
         self.run_bar.cancel_clicked.connect(self.cancel)
         self.legend.changed.connect(self._on_look)
         self.save_button.clicked.connect(self._on_save)
-        self._emitters = [self._viewer.layers.selection.events.active]
-        connect_all(self._emitters, self._on_active)
+        self._viewer.layers.selection.events.active.connect(self._on_active)
+        self._viewer.layers.events.inserted.connect(self._on_inserted)
         self.destroyed.connect(self.flow.shut_down)  # not a method of this widget: it is gone by then
 
     @property
@@ -211,8 +213,17 @@ class NucSegWidget(QWidget):
         self.advanced.set_card(None if self.model.model is None else self.model.model.card)
         self.refresh()
 
-    def _on_active(self, _event: Any = None) -> None:
+    def _on_active(self, event: Any) -> None:
+        self._follow(event.value)
         self.show_results(self.results)
+
+    def _on_inserted(self, event: Any) -> None:
+        self._follow(event.value)
+
+    def _follow(self, layer: Any) -> None:
+        """Choose an image that the user has opened or selected, unless a run of another is under way."""
+        if isinstance(layer, Image) and layer in self._viewer.layers and not self.flow.controller.running:
+            self.image.choose(layer)
 
     def _on_look(self) -> None:
         results = self.results
@@ -242,7 +253,8 @@ class NucSegWidget(QWidget):
             return
         self._closed = True
         self.flow.shut_down()
-        disconnect_all(self._emitters, self._on_active)
+        disconnect_all([self._viewer.layers.selection.events.active], self._on_active)
+        disconnect_all([self._viewer.layers.events.inserted], self._on_inserted)
         for field in (self.image, self.mpp, self.region):
             field.release()
 
