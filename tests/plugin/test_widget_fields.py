@@ -267,6 +267,8 @@ def test_a_model_is_added_from_a_folder(panel, world, tmp_path, notes):
 
 def test_devices_that_are_not_there_say_why(panel):
     box = panel.widget.device._box
+    assert not box.model().item(1).isEnabled()
+    assert "Looking for a GPU" in tip(box, 1)
     panel.widget.device.set_device("cuda")
     panel.until(lambda: items(box)[0] != "Auto")
     assert items(box) == ["Auto (CPU, OpenVINO, bf16)", "GPU (CUDA)", "CPU (OpenVINO, bf16)", "CPU (torch)"]
@@ -277,6 +279,16 @@ def test_devices_that_are_not_there_say_why(panel):
     assert items(box)[0] == "Auto (GPU)"
     assert box.model().item(1).isEnabled()
     assert "OpenVINO is not installed" in tip(box, 2)
+
+
+def test_a_machine_that_cannot_be_looked_over_has_no_gpu(make_panel, world):
+    del world.report  # asking for it is an error
+    panel = make_panel()
+    box = panel.widget.device._box
+    panel.widget.device.set_device("cuda")
+    panel.until(lambda: "failed" in tip(box, 1))
+    assert not box.model().item(1).isEnabled()
+    assert panel.widget.device.device == "auto"
 
 
 def test_thresholds_come_from_the_card_and_go_back_to_it(panel):

@@ -109,12 +109,13 @@ DEVICES = ("auto", "cuda", "cpu", "cpu-torch")
 
 
 class DeviceField(QWidget):
-    """Chooses what computes; what is not there is disabled as soon as the machine has been looked over."""
+    """Chooses what computes; what is not there is disabled, and a GPU until it has been found."""
 
     def __init__(self) -> None:
         super().__init__()
         self._box = combo("What runs the network. Auto takes the fastest there is.")
         self._box.addItems(["Auto", "GPU (CUDA)", "CPU", "CPU, torch"])
+        set_item(self._box, 1, "GPU (CUDA)", "Looking for a GPU; wait a few seconds.")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._box)
@@ -138,7 +139,15 @@ class DeviceField(QWidget):
         set_item(self._box, 1, "GPU (CUDA)", no_gpu, report.cuda or "")
         set_item(self._box, 2, f"CPU ({cpu})", None, f"The CPU by way of {cpu}.{slow}")
         set_item(self._box, 3, "CPU (torch)", None, "The CPU by way of torch, slower than OpenVINO.")
-        if no_gpu and self.device == "cuda":
+        self._leave_gpu(report.cuda is not None)
+
+    def show_failure(self, error: Exception) -> None:
+        """Say that nobody knows what there is."""
+        set_item(self._box, 1, "GPU (CUDA)", f"Looking for a GPU failed ({error}); mend torch and OpenVINO.")
+        self._leave_gpu(False)
+
+    def _leave_gpu(self, found: bool) -> None:
+        if not found and self.device == "cuda":
             self.set_device("auto")
 
 

@@ -241,11 +241,16 @@ class NucSegWidget(QWidget):
             return
         worker = create_worker(self._services.inspect_devices, _start_thread=False, _ignore_errors=True)
         worker.returned.connect(self._on_inspected)
+        worker.errored.connect(self._on_not_inspected)
         worker.start()
 
     def _on_inspected(self, report: Any) -> None:
         if not self._closed:
             self.device.show_report(report)
+
+    def _on_not_inspected(self, error: Exception) -> None:
+        if not self._closed:
+            self.device.show_failure(error)
 
     def close_down(self) -> None:
         """Stop the run and let go of the viewer; called when the panel is closed."""
