@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from napari_nucseg._plugin import images
 from napari_nucseg._plugin.widget import NucSegWidget
@@ -120,6 +122,39 @@ def test_mpp_is_shown_with_its_source(make_panel, options, value, source):
     shown = panel.widget.mpp._source.text()
     assert shown == f"Source: {source}" if value else "state it: 0.25 for a 40x scan" in shown
     assert panel.widget.run_bar.run_button.isEnabled() == (value is not None)
+
+
+def test_the_file_is_asked_where_another_reader_was_silent(make_panel, tmp_path, monkeypatch):
+    asked = []
+
+    def file_mpp(path, shape):
+        asked.append(threading.current_thread())
+        return real(path, shape)
+
+    real = images.file_mpp
+    monkeypatch.setattr(images, "file_mpp", file_mpp)
+    panel = make_panel()
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, RGB, photometric="rgb", resolution=(40000, 40000), resolutionunit=3)
+    (layer,) = panel.viewer.open(path, plugin="napari")
+    field = panel.widget.mpp
+    panel.until(lambda: field.mpp.value is not None)
+    assert (field.mpp.value, field.mpp.source) == (pytest.approx(0.25), "TIFF resolution tag")
+    assert panel.widget.run_bar.run_button.isEnabled()
+    other = panel.viewer.add_image(RGB)
+    panel.widget.image.choose(layer)
+    panel.widget.image.choose(other)
+    assert field.mpp.value is None
+    assert len(asked) == 1
+    assert asked[0] is not threading.main_thread()
+
+
+def test_a_file_that_cannot_be_read_says_no_resolution(tmp_path):
+    (tmp_path / "a.tif").write_bytes(b"nonsense")
+    assert images.file_mpp(str(tmp_path / "a.tif"), (40, 50)).value is None
+    assert images.file_mpp("https://no.where/a.tif", (40, 50)).value is None
+    tifffile.imwrite(tmp_path / "b.tif", RGB, photometric="rgb", resolution=(40000, 40000), resolutionunit=3)
+    assert images.file_mpp(str(tmp_path / "b.tif"), (20, 25)).value is None  # another level
 
 
 def type_in(field, text):

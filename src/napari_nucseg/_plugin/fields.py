@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from napari.layers import Image
+from napari.qt.threading import create_worker
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QMenu, QWidget
 
-from napari_nucseg._plugin.images import STATED, image_layers, mpp_of, read_mpp, state_mpp
+from napari_nucseg._plugin import images
+from napari_nucseg._plugin.images import STATED, image_layers, level0_shape, mpp_of, read_mpp, state_mpp
 from napari_nucseg._plugin.parts import (
     AMBER,
     column,
@@ -146,7 +148,25 @@ class MppField(QWidget):
         self._layer, self._error = layer, ""
         if layer is not None:
             connect_all(self._emitters(layer), self.refresh)
+            self._ask_file(layer)
         self.refresh()
+
+    def _ask_file(self, layer: Image) -> None:
+        """Look into the file of a layer that another reader has opened, in a worker."""
+        path = images.file_to_ask(layer)
+        if path is None:
+            return
+        layer.metadata[images.FILE_MPP] = Mpp(None, "the file is being read for its resolution")
+
+        def take(mpp: Mpp) -> None:
+            layer.metadata[images.FILE_MPP] = mpp
+            if self._layer is layer:
+                self.refresh()
+                self.changed.emit()
+
+        worker = create_worker(images.file_mpp, path, level0_shape(layer), _start_thread=False)
+        worker.returned.connect(take)
+        worker.start()
 
     @staticmethod
     def _emitters(layer: Image) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import uuid
 from collections.abc import Iterable
@@ -14,8 +15,13 @@ from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.image import decide_rule
 from napari_nucseg.io.mpp import Mpp
 
+log = logging.getLogger(__name__)
+
 STATED = "napari_nucseg_stated_mpp"
 """Key of a layer's metadata under which the figure typed by the user is kept."""
+
+FILE_MPP = "napari_nucseg_file_mpp"
+"""Key of a layer's metadata for what the file of a layer says that another reader has opened."""
 
 IMAGE_ID = "napari_nucseg_image_id"
 """Key of a layer's metadata that ties its results to it, whatever the layers are renamed to."""
@@ -106,7 +112,32 @@ def read_mpp(layer: Image) -> Mpp:
             return Mpp.stated(known["mpp"], source if source != "unknown" else "layer metadata")
         except NucSegError as error:
             return Mpp(None, f"unknown ({error})")
-    return _from_scale(layer) or Mpp(None, source)
+    return _from_scale(layer) or layer.metadata.get(FILE_MPP) or Mpp(None, source)
+
+
+def file_to_ask(layer: Image) -> str | None:
+    """Return the path of a layer that says nothing of its resolution and whose file was not yet asked."""
+    told = "napari_nucseg" in layer.metadata or FILE_MPP in layer.metadata or _from_scale(layer) is not None
+    return None if told or not layer.source.path else str(layer.source.path)
+
+
+def file_mpp(path: str, shape: tuple[int, int]) -> Mpp:
+    """Return what a file says of its resolution; unknown where it can't be read or is not of this shape.
+
+    Parameters
+    ----------
+    path
+    shape
+        (height, width) in level-0 pixels of the layer, which may show another part or level of the file.
+    """
+    from napari_nucseg.io.slide import read_image
+
+    try:
+        with read_image(path) as slide:
+            return slide.mpp if slide.shape == shape else Mpp()
+    except Exception:  # nobody has asked for this file to be read
+        log.debug("no resolution in %s", path, exc_info=True)
+        return Mpp()
 
 
 def _from_scale(layer: Image) -> Mpp | None:
