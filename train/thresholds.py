@@ -23,24 +23,24 @@ from train.validate import Predicted, mean_known
 log = logging.getLogger(__name__)
 
 GRID: dict[str, tuple[Any, ...]] = {
-    "foreground": (0.4, 0.45, 0.5, 0.55, 0.6),
-    "centre": (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5),
+    "foreground": (0.4, 0.45, 0.5, 0.55, 0.6, 0.65),
+    "centre": (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6),
     "spacing": (3, 4, 5, 6, 7, 8),
     "ridge": (0, 12, 16, 20, 24, 28),
     "saddle": (0.65, 0.7, 0.75, 0.8, 0.85, 0.9),
-    "support": (20, 30, 40, 50),
-    "band": (14, 28, 42, 56),
-    "edge": (14, 28, 42, 56),
-    "max_cost": (200, 240, 280, 320, 360),
+    "support": (20, 30, 40, 50, 60),
+    "band": (14, 28, 42, 56, 70),
+    "edge": (14, 28, 42, 56, 70),
+    "max_cost": (240, 280, 320, 360, 400),
 }
 
 
 def objective(datasets: list[str], scores: list[ImageScore]) -> float:
-    """Return the mean over data sets of the mean AJI, bPQ and detection F1 of their images."""
+    """Return the mean over data sets of the mean Dice, AJI, bPQ and detection F1 of their images."""
     means = []
     for key in dict.fromkeys(datasets):
         mine = [s for d, s in zip(datasets, scores, strict=True) if d == key]
-        means.append(mean_known([v for s in mine for v in (s.aji, s.binary.bpq, s.detection.f1_d)]))
+        means.append(mean_known([v for s in mine for v in (s.dice, s.aji, s.binary.bpq, s.detection.f1_d)]))
     return mean_known(means)
 
 

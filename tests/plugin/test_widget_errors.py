@@ -55,12 +55,12 @@ def test_an_error_in_the_middle_keeps_what_was_found(tall, gated, notes, monkeyp
 def test_what_is_no_image_is_refused_in_one_sentence(make_panel, notes):
     panel = make_panel()
     panel.viewer.add_image(
-        np.zeros((20, 30, 40), np.uint8), scale=(0.25,) * 3, units=("um",) * 3, name="z stack"
+        np.full((40, 50), 1000, np.uint16), scale=(0.25,) * 2, units=("um",) * 2, name="12 bit"
     )
     panel.run()
     assert len(notes) == 1
-    assert "(20, 30, 40)" in notes[0]
-    assert panel.names == ["z stack"]
+    assert "1000" in notes[0]
+    assert panel.names == ["12 bit"]
 
 
 def test_too_large_an_image_is_refused_before_it_is_read(make_panel, notes):
