@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from napari_nucseg._cli.inputs import (
     Existing,
     Task,
-    check_resolutions,
+    check_images,
     find_images,
     parse_formats,
     plan_tasks,
@@ -143,9 +143,8 @@ def segment_all(job: Job, say: Say, warn: Say, verbose: bool = False) -> int:
     tasks = [task for task in planned if task.formats]
     if skipped := len(planned) - len(tasks):
         say(f"{skipped} of {len(planned)} images skipped: their results exist in {shown(job.out)}")
-    if mpp is None:
-        tasks, unreadable = check_resolutions(tasks)
-        complaints += unreadable
+    tasks, unreadable = check_images(tasks, mpp)
+    complaints += unreadable
     for complaint in complaints:
         warn(complaint)
     if not tasks:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.export import FORMATS
-from napari_nucseg.io.slide import EXTENSIONS, read_image
+from napari_nucseg.io.slide import EXTENSIONS, Mpp, read_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -151,8 +151,15 @@ def prepare_folder(folder: Path) -> None:
         ) from error
 
 
-def check_resolutions(tasks: Sequence[Task]) -> tuple[list[Task], list[str]]:
+def check_images(tasks: Sequence[Task], mpp: Mpp | None) -> tuple[list[Task], list[str]]:
     """Open every image and see that its resolution is known, before anything is computed.
+
+    Parameters
+    ----------
+    tasks
+        What to do.
+    mpp
+        Resolution stated for all of them, if any.
 
     Returns
     -------
@@ -170,7 +177,7 @@ def check_resolutions(tasks: Sequence[Task]) -> tuple[list[Task], list[str]]:
     for task in tasks:
         try:
             with read_image(task.path) as image:
-                if image.mpp.value is None:
+                if mpp is None and image.mpp.value is None:
                     unknown.append((task, image.mpp))
                 good.append(task)
         except NucSegError as error:
