@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from make_slides import VARIANTS
+
+from tests.io.make_slides import VARIANTS
 
 if TYPE_CHECKING:
     from pathlib import Path

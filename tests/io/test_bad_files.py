@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import tifffile
-from make_slides import halved, picture, write_pyramid
 from PIL import Image
 
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.slide import read_image
+from tests.io.make_slides import halved, picture, write_pyramid
 
 if TYPE_CHECKING:
     from collections.abc import Callable

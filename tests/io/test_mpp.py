@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import tifffile
-from make_slides import picture, write_svs
 from PIL import Image
 
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.mpp import Mpp, from_aperio, from_ome_xml
 from napari_nucseg.io.slide import read_image
+from tests.io.make_slides import picture, write_svs
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,12 +12,12 @@ import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from make_slides import halved, picture, write_pyramid, write_svs
 from PIL import Image
 
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io import tiff
 from napari_nucseg.io.slide import ArraySource, ImageSource, Mpp, SlideImage, as_source, read_image
+from tests.io.make_slides import halved, picture, write_pyramid, write_svs
 
 if TYPE_CHECKING:
     from pathlib import Path
