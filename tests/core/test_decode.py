@@ -128,6 +128,54 @@ def test_tiles_give_the_same_nuclei_as_the_whole(seed, cell):
     np.testing.assert_array_equal(stitched, whole.owner)
 
 
+def cheapest(fields, centre, config):
+    """Return the cost of the cheapest path from one centre to every pixel, by plain Dijkstra."""
+    import heapq
+
+    height, width = fields.shape
+    cost = np.full(fields.shape, 10**9)
+    cost[tuple(centre)] = 0
+    queue = [(0, int(centre[0]), int(centre[1]))]
+    while queue:
+        now, y, x = heapq.heappop(queue)
+        if now > cost[y, x]:
+            continue
+        for ny, nx in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
+            if not (0 <= ny < height and 0 <= nx < width) or fields.foreground[ny, nx] < quantise(
+                config.foreground
+            ):
+                continue
+            band, edge = (int(v) for v in fields.border[:, ny, nx])
+            total = now + config.base + (config.band * band + config.edge * edge) // 255
+            if total <= config.max_cost and total < cost[ny, nx]:
+                cost[ny, nx] = total
+                heapq.heappush(queue, (total, ny, nx))
+    return cost
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 15))
+def test_every_pixel_goes_to_the_centre_that_reaches_it_at_the_least_cost(seed, n):
+    """Each centre alone, by another algorithm; of equal costs the first centre in raster order wins."""
+    config = DecodeConfig(max_cost=60, max_hole=0, base=4, band=8, edge=8)
+    fields = random_fields(seed, (24, 26))
+    centres = random_centres(seed, fields, n)
+    order = np.argsort(centres[:, 0] * 26 + centres[:, 1])
+    costs = np.stack([cheapest(fields, c, config) for c in centres[order]])
+    for k, (row, col) in enumerate(centres[order]):
+        costs[:, row, col] = 10**9
+        costs[k, row, col] = 0
+    expected = np.where(costs.min(0) < 10**9, order[costs.argmin(0)] + 1, 0)
+    np.testing.assert_array_equal(flood(fields, centres, config), expected)
+
+
+def test_a_nucleus_reaches_no_farther_than_said():
+    fields = Fields.empty((3, 300), 1)
+    fields.foreground[1] = 255
+    config = DecodeConfig()
+    assert (flood(fields, np.array([[1, 0]]), config) > 0).sum() == config.reach + 1
+
+
 def test_order_of_the_centres_changes_names_only():
     fields = random_fields(5)
     centres = random_centres(5, fields, 30)
