@@ -19,14 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from napari_nucseg import __version__
 from napari_nucseg.errors import NucSegError
+from napari_nucseg.models.devices import DEVICES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_nucseg.models.registry import Model
-
-DEVICES = ("auto", "cuda", "cpu", "cpu-torch")
-"""As in `napari_nucseg.models.runtime`, which is too slow to import for --help."""
 
 EXAMPLES = """\
 examples:

@@ -20,6 +20,7 @@ from superqt import QCollapsible
 
 from napari_nucseg._plugin.parts import AMBER, combo, enable, hint, say, set_item, side_button
 from napari_nucseg.errors import NucSegError
+from napari_nucseg.models.devices import DEVICES
 
 if TYPE_CHECKING:
     from napari_nucseg._plugin.services import Services
@@ -103,9 +104,6 @@ def _card_text(card: Card) -> str:
     if card.training_data:
         lines.append(f"Trained on: {', '.join(card.training_data)}")
     return "<br>".join(lines)
-
-
-DEVICES = ("auto", "cuda", "cpu", "cpu-torch")
 
 
 class DeviceField(QWidget):

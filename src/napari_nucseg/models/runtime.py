@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nucseg.errors import NucSegError
+from napari_nucseg.models.devices import DEVICES
 from napari_nucseg.models.registry import Model
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ log = logging.getLogger(__name__)
 
 CONVERSION = 1
 """Count up when the converted network changes (`deployed`, `activate`), so that cached ones are made anew."""
-
-DEVICES = ("auto", "cuda", "cpu", "cpu-torch")
-"""What a user may ask for: "cpu" is the fastest CPU runtime installed, "cpu-torch" insists on torch."""
 
 
 class Runtime(Protocol):
