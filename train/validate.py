@@ -60,7 +60,7 @@ class Predicted:
         """Decode and compare with the truth, at the truth's resolution."""
         found = decode(self.fields, config)
         whole = Box(0, self.fields.shape[0], 0, self.fields.shape[1])
-        box, part = self.image.labels_to_level0(whole, found.owner.astype(np.uint32))
+        box, part = self.image.scale.labels_to_level0(whole, found.owner.astype(np.uint32))
         labels = np.zeros(self.item.labels.shape, np.uint32)
         labels[box.slices] = part
         ids = np.unique(labels[labels > 0])

@@ -179,7 +179,7 @@ def make_plan(
     config = config or card.decode
     grid = Grid(resampled.shape)
     whole = Box(0, resampled.shape[0], 0, resampled.shape[1])
-    wanted = whole if region is None else resampled.to_model(region.box)
+    wanted = whole if region is None else resampled.scale.to_model(region.box)
     return Plan(
         image=resampled,
         card=card,
@@ -272,12 +272,12 @@ def _finish_cell(plan: Plan, cell: Index, box: Box, fields: Fields) -> _Tile:
 
     found = decode(fields, plan.decode)
     keep = _owned_nuclei(found, box, plan.grid.owned(cell))
-    points = plan.image.to_level0(found.centres + np.array([box.y0, box.x0]))
+    points = plan.image.scale.to_level0(found.centres + np.array([box.y0, box.x0]))
     if plan.region is not None:
         keep &= plan.region.holds(points)
     numbers = np.zeros(len(keep) + 1, np.uint32)
     numbers[1:][keep] = np.arange(1, keep.sum() + 1)
-    area, labels = plan.image.labels_to_level0(box, numbers[found.owner])
+    area, labels = plan.image.scale.labels_to_level0(box, numbers[found.owner])
     rgb = plan.image.source.read(area.y0, area.y1, area.x0, area.x1)
     # where level 0 is coarser than the model a tiny nucleus may vanish
     ids = np.flatnonzero(np.bincount(labels.ravel(), minlength=1)[1:]).astype(np.uint32) + np.uint32(1)

@@ -44,12 +44,12 @@ def test_labels_come_back_once_wherever_the_windows_lie(mpp, seed):
     for y0, y1 in ((0, cut_y), (cut_y, height)):
         for x0, x1 in ((0, cut_x), (cut_x, width)):
             if y0 < y1 and x0 < x1:
-                box, part = image.labels_to_level0(Box(y0, y1, x0, x1), labels[y0:y1, x0:x1])
+                box, part = image.scale.labels_to_level0(Box(y0, y1, x0, x1), labels[y0:y1, x0:x1])
                 assert (out[box.slices] == 0).all()
                 out[box.slices] = part
     assert (out > 0).all()
     rows, cols = np.divmod(out.astype(int) - 1, width)
-    back = image.to_level0(np.stack([rows.ravel(), cols.ravel()], 1))
+    back = image.scale.to_level0(np.stack([rows.ravel(), cols.ravel()], 1))
     here = np.stack(np.mgrid[: out.shape[0], : out.shape[1]], -1).reshape(-1, 2)
     assert np.abs(back - here).max() <= max(0.51, 0.51 * 0.25 / mpp) + 0.51  # the nearest pixel
 
@@ -72,7 +72,7 @@ def test_the_smallest_sufficient_level_is_read():
 
 def test_regions_cover_their_pixels():
     image = Resampled(as_source(IMAGE, 0.5), 0.25)
-    assert image.to_model(Box(10, 20, 0, 173)) == Box(20, 40, 0, 346)
+    assert image.scale.to_model(Box(10, 20, 0, 173)) == Box(20, 40, 0, 346)
 
 
 def test_unknown_resolution_is_refused():
