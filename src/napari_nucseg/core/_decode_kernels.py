@@ -183,8 +183,18 @@ def flood(foreground, border, fg_min, base, band, edge, max_cost, rows, cols, ow
 
 
 @njit(cache=True, nogil=True)
-def fill_holes(owner, max_hole):
-    """Give background components of at most `max_hole` pixels to the one label that encloses them."""
+def find(ids, value):
+    """Return the place of a value in sorted ids, -1 if it is not there."""
+    at = np.searchsorted(ids, value)
+    return at if at < ids.size and ids[at] == value else -1
+
+
+@njit(cache=True, nogil=True)
+def fill_holes(owner, max_hole, ids, fixed):
+    """Give background components of at most `max_hole` pixels to the one label that encloses them.
+
+    Where `ids` (sorted) are given, only those of them take part that are not `fixed`.
+    """
     height, width = owner.shape
     seen = np.zeros((height, width), np.bool_)
     members = np.empty(max_hole + 1, np.int64)
@@ -220,7 +230,11 @@ def fill_holes(owner, max_hole):
                                 count += 1
                     elif owner[ny, nx] != around:
                         closed = False
-            if closed and count <= max_hole:
+            closed = closed and count <= max_hole
+            if closed and ids.size > 0:
+                who = find(ids, around)
+                closed = who >= 0 and not fixed[who]
+            if closed:
                 for k in range(count):
                     owner[members[k] // width, members[k] % width] = around
             else:

@@ -24,6 +24,7 @@ from napari_nucseg.core.maps import BAND, MapLayout
 from napari_nucseg.errors import NucSegError
 
 UNREACHED = np.uint16(65535)
+_NOBODY = np.zeros(0, np.int32)
 MOST = int(UNREACHED)
 """Path costs, and so all settings, stay below the cost that means "not reached"."""
 
@@ -250,7 +251,7 @@ def flood(fields: Fields, centres: NDArray[np.integer], config: DecodeConfig) ->
         fields.foreground, fields.border, quantise(config.foreground), config.base, config.band, config.edge,
         config.max_cost, centres[order, 0], centres[order, 1], owner, cost,
     )  # fmt: skip
-    kernels.fill_holes(owner, config.max_hole)
+    kernels.fill_holes(owner, config.max_hole, _NOBODY, _NOBODY.astype(np.bool_))
     if (order != np.arange(len(order))).any():
         names = np.concatenate([[0], order + 1]).astype(np.int32)
         owner = names[owner]
