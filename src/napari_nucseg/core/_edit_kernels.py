@@ -277,7 +277,7 @@ def _tidy(
 def anchor(labels, ids, rows, cols, parts):
     """Leave of every nucleus only what is connected to its centre pixel, which it is given; see `core.edit`."""
     kept = np.ones(ids.size, np.bool_)
-    height, width = labels.shape
+    width = labels.shape[1]
     taken = {np.int64(-1)}
     for k in range(ids.size):
         flat = rows[k] * width + cols[k]
