@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "io": {"core"},
     "inference": {"core", "models", "io"},
     "session": {"core"},
+    "review_queue": {"core", "session"},
     "train": {"core", "models", "io", "inference"},
 }
 FOR_ALL = {"errors", "root", "__version__"}
