@@ -120,7 +120,7 @@ class ReviewQueue:
     def __init__(self, session: Session, weights: DoubtWeights | None = None) -> None:
         self._session, self._weights = session, weights
         records = session.records
-        self._ids = np.ascontiguousarray(records["id"])
+        self._ids = records["id"].copy()
         self._states, self._kinds = records["state"].copy(), records["kind"].copy()
         self._contact = contact_shares(session.labels, self._ids)
         self._doubt = doubt_of(doubt_parts(records, self._contact), weights)
