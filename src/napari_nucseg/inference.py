@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nucseg.core.decode import DecodeConfig, Decoded, Fields, compress, decode, warm_up
+from napari_nucseg.core.field_cache import FieldCache
 from napari_nucseg.core.measure import measure
 from napari_nucseg.core.tiling import Box, Grid, Index
 from napari_nucseg.errors import NucSegError
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from napari_nucseg.models.runtime import Runtime
 
 log = logging.getLogger(__name__)
+
+NEAR = 1024
+"""Side of the windows, without halo, in which maps around an edit are computed."""
 
 
 @dataclass(frozen=True)
@@ -211,6 +215,27 @@ def predict_window(image: NDArray[np.uint8], runtime: Runtime, card: Card) -> Fi
     return compress(maps, card.layout).crop(slice(0, height), slice(0, width))
 
 
+def compute_fields(image: Resampled, runtime: Runtime, card: Card, cache: FieldCache, box: Box) -> None:
+    """Compute the maps of a part of an image, such as around a click, without segmenting it.
+
+    Parameters
+    ----------
+    image : Resampled
+    runtime, card : of the model
+    cache : FieldCache
+        Gets the maps.
+    box : Box
+        At the model's resolution. It is computed in windows of a moderate size; closing down in between is the
+        runtime's business (it may raise).
+    """
+    for y in range(box.y0, box.y1, NEAR):
+        for x in range(box.x0, box.x1, NEAR):
+            part = Box(y, min(y + NEAR, box.y1), x, min(x + NEAR, box.x1))
+            window = part.grown(Grid.halo, image.shape)
+            fields = predict_window(image.read(window), runtime, card)
+            cache.put(part, fields.crop(*part.relative(window).slices))
+
+
 class _FieldStore:
     """Fields of the cells computed so far, each dropped when no cell still to decode needs it."""
 
@@ -309,12 +334,18 @@ def _numbered(tile: _Tile, first_id: int) -> tuple[NDArray[np.uint32], pd.DataFr
     return lookup[tile.labels], tile.nuclei.assign(id=lookup[ids])
 
 
-def run(plan: Plan) -> Generator[TileResult, None, None]:
+Keep = Callable[[Box, Fields], None]
+"""Takes the fields of a box of the model's resolution, such as `FieldCache.put`."""
+
+
+def run(plan: Plan, keep: Keep | None = None) -> Generator[TileResult, None, None]:
     """Compute a plan tile by tile.
 
     Parameters
     ----------
     plan : Plan
+    keep : callable (box, fields), optional
+        Gets the network's answer for every cell, in the thread that steps this generator.
 
     Yields
     ------
@@ -330,7 +361,11 @@ def run(plan: Plan) -> Generator[TileResult, None, None]:
     try:
         decoding.submit(warm_up)
         for cell, image in _windows(plan, ahead):
-            store.put(cell, predict_window(image, plan.runtime, plan.card))
+            window = predict_window(image, plan.runtime, plan.card)
+            store.put(cell, window)
+            if keep is not None:
+                owned = plan.grid.owned(cell)
+                keep(owned, window.crop(*owned.relative(plan.grid.window(cell)).slices))
             while pending and store.ready(pending[0]):
                 ready = pending.popleft()
                 jobs.append(decoding.submit(_finish_cell, plan, ready, *store.gather(ready)))

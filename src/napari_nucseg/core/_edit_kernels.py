@@ -100,7 +100,7 @@ def refit(
     max_hole,
     unfill,
 ):
-    """Take nuclei away (`freed`: a pixel of each) and grow others (`added`: places in `ids`), in a window.
+    """Take nuclei away (`freed`: at least a pixel of each) and grow others (`added`: places in `ids`), in a window.
 
     `labels` is changed in place. Returns the changed box (y0, y1, x0, x1), empty (y0 = y1) if nothing changed.
     """
@@ -115,6 +115,8 @@ def refit(
     empty = np.empty(0, np.int64)
     loose = [empty]
     for k in range(freed.shape[0]):
+        if labels[freed[k, 0], freed[k, 1]] == 0:
+            continue  # gone with an earlier pixel
         pixels = region(labels, freed[k, 0], freed[k, 1])
         for p in pixels:
             labels[p // width, p % width] = 0

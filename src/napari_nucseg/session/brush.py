@@ -1,0 +1,145 @@
+"""Shapes that a person makes: strokes of a brush, and several nuclei joined into one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_nucseg.core.edit import bounds
+from napari_nucseg.core.nuclei import UNCLASSIFIED, Origin, State, centre_pixels, is_live
+from napari_nucseg.core.tiling import Box
+from napari_nucseg.errors import NucSegError
+from napari_nucseg.session.ground import Ground
+from napari_nucseg.session.shapes import inner_point, joined, parts_of
+from napari_nucseg.session.store import Store
+
+SPECK = 9
+"""Pixels up to which a part that was cut off a nucleus is dropped."""
+
+
+def apply_stroke(store: Store, ground: Ground, pixels: NDArray[np.int64], values: NDArray[np.uint32]) -> None:
+    """Write a stroke, and bring the nuclei that it touched in line with it; see `Session.paint`."""
+    before = store.labels.reshape(-1)[pixels]
+    changed = before != values
+    pixels, before, values = pixels[changed], before[changed], values[changed].copy()
+    if not pixels.size:
+        return
+    _name_newcomers(store, values)
+    old = np.unique(before[before > 0])
+    boxes = [bounds(pixels, store.labels.shape[1])]
+    for record in store.records[store.rows_of(old)]:
+        y, x = centre_pixels(record)
+        boxes.append(bounds(ground.region(int(y), int(x)), store.labels.shape[1]))
+    for id_ in np.setdiff1d(values[values > 0], old):
+        row = int(store.rows_of(id_)[0])
+        if is_live(store.records[row : row + 1])[0]:
+            y, x = centre_pixels(store.records[row])
+            boxes.append(bounds(ground.region(int(y), int(x)), store.labels.shape[1]))
+    store.write(pixels, values)
+    shaped = {int(i) for i in np.unique(np.concatenate([before[values == 0], values]))} - {0}
+    area = _around(boxes)
+    for id_ in np.union1d(old, np.unique(values[values > 0])):
+        _settle(store, int(id_), area, drawn=int(id_) in shaped)
+
+
+def _around(boxes: list[Box]) -> Box:
+    return Box(
+        min(b.y0 for b in boxes), max(b.y1 for b in boxes), min(b.x0 for b in boxes), max(b.x1 for b in boxes)
+    )
+
+
+def _name_newcomers(store: Store, values: NDArray[np.uint32]) -> None:
+    """Make records for painted labels that no live nucleus has, and replace labels that were given before."""
+    present = np.unique(values[values > 0])
+    rows = store.rows_of(present)
+    live = (rows >= 0) & is_live(store.records[rows]) if len(store.records) else rows >= 0
+    for label in present[~live]:
+        new = max(int(label), store.next_id) if int(label) < 2**31 else store.next_id
+        values[values == label] = new
+        _newcomer(store, new)
+
+
+def _newcomer(store: Store, id_: int) -> None:
+    record = np.zeros(1, store.records.dtype)
+    record["id"], record["kind"], record["score"], record["prob"] = id_, UNCLASSIFIED, np.nan, np.nan
+    record["y"] = record["x"] = -1
+    record["state"], record["origin"] = State.DRAWN, Origin.BRUSH
+    store.append(record)
+
+
+def _settle(store: Store, id_: int, area: Box, drawn: bool) -> None:
+    """Make one region of what a stroke has left of a nucleus; parts cut off become nuclei, or go if they are specks."""
+    mask = store.labels[area.slices] == id_
+    row = store.rows_of(id_)
+    record = store.records[row].copy()
+    if not mask.any():
+        record["state"], record["area"], record["locked"] = State.REJECTED, 0, False
+        store.put(row, record)
+        return
+    parts = parts_of(mask)
+    y, x = centre_pixels(record)[0] - (area.y0, area.x0)
+    inside = 0 <= y < mask.shape[0] and 0 <= x < mask.shape[1]
+    keep = next((k for k, part in enumerate(parts) if inside and part[y, x]), 0)
+    moved = not (inside and parts[keep][y, x])
+    for part in parts[:keep] + parts[keep + 1 :]:
+        _cut_off(store, record, part, area, drawn)
+    if moved:
+        py, px = inner_point(parts[keep])
+        record["y"], record["x"] = py + area.y0, px + area.x0
+    if moved or drawn:
+        record["state"], record["locked"] = State.DRAWN, True
+    record["area"] = parts[keep].sum()
+    store.put(row, record)
+
+
+def _cut_off(store: Store, parent: NDArray[Any], part: NDArray[np.bool_], area: Box, drawn: bool) -> None:
+    rows, cols = np.nonzero(part)
+    pixels = (rows + area.y0) * store.labels.shape[1] + cols + area.x0
+    if not drawn or len(pixels) <= SPECK:
+        store.write(pixels, 0)
+        return
+    record = parent.copy()
+    record["id"] = store.next_id
+    y, x = inner_point(part)
+    record["y"], record["x"], record["area"] = y + area.y0, x + area.x0, len(pixels)
+    record["state"], record["origin"], record["locked"] = State.DRAWN, Origin.BRUSH, True
+    store.append(record)
+    store.write(pixels, int(record["id"][0]))
+
+
+def merge(store: Store, ground: Ground, rows: NDArray[np.int64]) -> int:
+    """Make one nucleus of several, see `Session.merge`."""
+    if len(rows) < 2:
+        raise NucSegError("One nucleus alone cannot be merged; select two or more that belong together.")
+    records = store.records[rows].copy()
+    width = store.labels.shape[1]
+    regions = [ground.region(int(y), int(x)) for y, x in centre_pixels(records)]
+    height = store.labels.shape[0]
+    area = bounds(np.concatenate(regions), width).grown(2, (height, width))
+    labels = store.labels[area.slices]
+    mask = np.isin(labels, records["id"])
+    longest = 2 * ground.typical_radius / float(ground.scale.zoom.mean())
+    whole = joined(mask, labels == 0, longest)
+    if whole is None:
+        raise NucSegError(
+            f"Nuclei {', '.join(str(i) for i in records['id'][:4])} do not touch and something lies between them, or "
+            f"they are more than {longest:.0f} pixels apart; select neighbours."
+        )
+    largest = int(records["area"].argmax())
+    y, x = inner_point(whole)
+    survivor = records[largest : largest + 1].copy()
+    weights = records["area"] / max(1, records["area"].sum())
+    survivor["y"], survivor["x"], survivor["area"] = y + area.y0, x + area.x0, whole.sum()
+    survivor["state"], survivor["origin"], survivor["locked"] = State.DRAWN, Origin.MERGE, True
+    if not np.isnan(records["prob"]).any():
+        survivor["prob"] = (records["prob"] * weights[:, None]).sum(0)
+        if not survivor["typed"][0]:
+            survivor["kind"] = survivor["prob"].argmax()
+    records["state"], records["area"], records["locked"] = State.ABSENT, 0, False
+    records[largest] = survivor[0]
+    store.put(rows, records)
+    r, c = np.nonzero(whole)
+    store.write((r + area.y0) * width + c + area.x0, survivor["id"][0])
+    return int(survivor["id"][0])

@@ -1,0 +1,618 @@
+"""The one source of truth of a review: nuclei, labels and history of one image.
+
+Views show it and tell it what the person did; the autosave writes down what it says has changed. It knows neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from psygnal import Signal
+
+from napari_nucseg.core.decode import DecodeConfig
+from napari_nucseg.core.edit import anchor, areas
+from napari_nucseg.core.field_cache import FieldCache
+from napari_nucseg.core.nuclei import (
+    UNCLASSIFIED,
+    Change,
+    NucleusClass,
+    Origin,
+    Outline,
+    State,
+    centre_pixels,
+    is_live,
+    record_dtype,
+)
+from napari_nucseg.core.scale import Scale
+from napari_nucseg.core.tiling import Box
+from napari_nucseg.errors import NucSegError
+from napari_nucseg.session.brush import apply_stroke, merge
+from napari_nucseg.session.ground import Ground
+from napari_nucseg.session.intake import Placed, place, replace_predicted
+from napari_nucseg.session.store import History, Step, Store
+from napari_nucseg.session.tables import records_from_table, table_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CELL = 512
+"""Nuclei whose centres lie in one square of this side, in level-0 pixels, are taken away in one go."""
+
+NEW_COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (204, 121, 167))
+"""Of classes that come without one (Okabe & Ito's palette, safe for the colour-blind)."""
+
+
+class Session:
+    """Labels, records, classes and history of one image.
+
+    Parameters
+    ----------
+    labels : uint32 (H, W)
+        Level 0; written in place from now on, by the session alone.
+    records : (n,) of `core.nuclei.record_dtype`
+        One for every nucleus ever made, ids ascending.
+    classes : sequence of NucleusClass
+        The first ones are the model's, in its order.
+    scale : Scale
+    config : DecodeConfig
+    fields : FieldCache
+        May be empty; edits say which part is missing.
+
+    Attributes
+    ----------
+    changed : Signal(Change)
+        After every edit, undo and redo.
+    classes_changed : Signal()
+        A class has come.
+
+    Notes
+    -----
+    Every live nucleus has exactly one 4-connected region of its label, which holds its centre pixel; no other
+    record has any pixel. Ids are never given twice.
+    """
+
+    changed = Signal(Change)
+    classes_changed = Signal()
+
+    def __init__(
+        self,
+        labels: NDArray[np.uint32],
+        records: NDArray[Any],
+        classes: Sequence[NucleusClass],
+        scale: Scale,
+        config: DecodeConfig,
+        fields: FieldCache,
+    ) -> None:
+        if labels.shape != scale.level0 or labels.dtype != np.uint32 or not labels.flags.c_contiguous:
+            raise NucSegError(
+                f"Labels of {labels.dtype} and shape {labels.shape} are no uint32 image of {scale.level0} pixels."
+            )
+        self._store = Store(labels, records)
+        self.ground = Ground(self._store, scale, config, fields)
+        self._history = History()
+        self._classes = tuple(classes)
+        self._drag: Drag | None = None
+
+    @classmethod
+    def from_table(
+        cls,
+        labels: NDArray[np.uint32],
+        nuclei: pd.DataFrame,
+        classes: Sequence[NucleusClass],
+        scale: Scale,
+        config: DecodeConfig,
+        fields: FieldCache,
+    ) -> Session:
+        """Start from the result of a run, see `inference.Result`.
+
+        Parameters
+        ----------
+        labels : uint32 (H, W)
+            Taken over, not copied. Where its grid is not the model's, stray pixels that are not connected to
+            their nucleus' centre are cleared.
+        nuclei : DataFrame
+            Sorted by id; classes must be among `classes`.
+        """
+        records = records_from_table(nuclei, classes)
+        if not scale.is_identity and len(records):
+            kept = anchor(labels, records["id"].copy(), centre_pixels(records))
+            records = records[kept]
+        records["area"] = areas(labels, records["id"].copy())
+        return cls(labels, records, classes, scale, config, fields)
+
+    @property
+    def labels(self) -> NDArray[np.uint32]:
+        """uint32 (H, W): 0 background, else the id of a nucleus. To be read only."""
+        return self._store.labels
+
+    @property
+    def records(self) -> NDArray[Any]:
+        """Records of all nuclei ever made, ids ascending. To be read only; holds until the next edit."""
+        return self._store.records
+
+    @property
+    def live(self) -> NDArray[np.bool_]:
+        """Which records stand for a nucleus with pixels."""
+        return is_live(self._store.records)
+
+    @property
+    def classes(self) -> tuple[NucleusClass, ...]:
+        """What `records["kind"]` counts into."""
+        return self._classes
+
+    @property
+    def scale(self) -> Scale:
+        """Way from level 0 to the model's resolution."""
+        return self.ground.scale
+
+    @property
+    def fields(self) -> FieldCache:
+        """Maps of the network, as far as known."""
+        return self.ground.fields
+
+    @property
+    def next_id(self) -> int:
+        """The id that the next nucleus will have."""
+        return self._store.next_id
+
+    @property
+    def n_model_classes(self) -> int:
+        """Classes that the model knows."""
+        return int(self._store.records["prob"].shape[1])
+
+    def rows_of(self, ids: Any) -> NDArray[np.int64]:
+        """Return the rows of ids in `records`; -1 for an id never given."""
+        return self._store.rows_of(ids)
+
+    def record(self, id_: int) -> Any:
+        """Return the record of a nucleus.
+
+        Raises
+        ------
+        NucSegError
+            The id was never given.
+        """
+        row = int(self.rows_of(id_)[0])
+        if row < 0:
+            raise NucSegError(f"There is no nucleus {id_}; choose one of the image.")
+        return self._store.records[row].copy()
+
+    def at(self, y: float, x: float) -> int:
+        """Return the id of the nucleus at a level-0 position, 0 if there is none or outside the image."""
+        row, col = int(np.floor(y + 0.5)), int(np.floor(x + 0.5))
+        height, width = self.labels.shape
+        return int(self.labels[row, col]) if 0 <= row < height and 0 <= col < width else 0
+
+    def ids_in(self, box: Box) -> NDArray[np.uint32]:
+        """Return the ids of the live nuclei whose centre pixel lies in a box."""
+        rows = self._store.live_in((box.y0 - 0.5, box.x0 - 0.5), (box.y1 - 0.5, box.x1 - 0.5))
+        ids: NDArray[np.uint32] = self._store.records["id"][rows]
+        return ids
+
+    def class_index(self, name: str, colour: tuple[int, int, int] | None = None) -> int:
+        """Return the index of a class, upper and lower case alike, which is added if it is new."""
+        for k, known in enumerate(self._classes):
+            if known.name.casefold() == name.casefold():
+                return k
+        colour = colour or NEW_COLOURS[len(self._classes) % len(NEW_COLOURS)]
+        self._classes = (*self._classes, NucleusClass(name, colour))
+        self.classes_changed.emit()
+        return len(self._classes) - 1
+
+    def table(self) -> pd.DataFrame:
+        """Return the live nuclei as a table, see `session.tables.table_of`."""
+        records = self._store.records
+        return table_of(records[is_live(records)], self._classes)
+
+    def check(self) -> str | None:
+        """Return where labels and records disagree, None where all is well."""
+        return self._store.check()
+
+    # ---- maps -------------------------------------------------------------------------------------------
+
+    def missing_maps(self, points: Any) -> Box | None:
+        """Return the box of maps, at the model's resolution, that edits at (n, 2) level-0 points still need."""
+        points = np.asarray(points, float).reshape(-1, 2)
+        if not len(points):
+            return None
+        low, high = np.floor(points.min(0) + 0.5).astype(int), np.floor(points.max(0) + 0.5).astype(int) + 1
+        box = Box(int(low[0]), int(high[0]), int(low[1]), int(high[1])).cut(
+            Box(0, self.labels.shape[0], 0, self.labels.shape[1])
+        )
+        return None if box is None else self.ground.missing(box)
+
+    def missing_maps_of(self, ids: Any) -> Box | None:
+        """Return the box of maps that taking away or moving nuclei still needs."""
+        records = self._store.records[self._known(ids)]
+        return self.missing_maps(np.stack([records["y"], records["x"]], 1))
+
+    # ---- edits ------------------------------------------------------------------------------------------
+
+    def add(self, y: float, x: float, kind: int | None = None) -> int:
+        """Add a nucleus at a level-0 position and return its id; inside another one it splits that.
+
+        Parameters
+        ----------
+        kind : int, optional
+            Its class; the model's opinion by default.
+
+        Raises
+        ------
+        NucSegError
+            The position is outside the image, a centre already, or in a locked nucleus.
+        MapsMissing
+        """
+        self._check_position(y, x)
+        with self._edit("Add"):
+            record = self._blank(1)
+            record["y"], record["x"], record["state"], record["origin"] = y, x, State.EDITED, Origin.CLICK
+            if kind is not None:
+                record["kind"], record["typed"] = kind, True
+            self._store.append(record)
+            self.ground.regrow(np.zeros((0, 2), np.int64), record["id"])
+        return int(record["id"][0])
+
+    def move(self, id_: int, y: float, x: float) -> None:
+        """Move a centre; the nucleus is grown anew from there.
+
+        Raises
+        ------
+        NucSegError
+            As of `add`, or the nucleus is locked and the position outside of it.
+        MapsMissing
+        """
+        with self._edit("Move"):
+            self._move(int(self._live_rows([id_])[0]), y, x)
+
+    def drag(self, ids: Any) -> Drag:
+        """Begin to move centres together; see `Drag`."""
+        rows = self._live_rows(ids)
+        if self._drag is not None:
+            self._drag.end()
+        self._drag = Drag(self, rows)
+        return self._drag
+
+    def reject(self, ids: Any) -> None:
+        """Say that these are no nuclei: their pixels go to neighbours or become background.
+
+        Raises
+        ------
+        MapsMissing
+        """
+        with self._edit("Delete"):
+            self._take_away(self._live_rows(ids), State.REJECTED)
+
+    def accept(self, ids: Any) -> None:
+        """Say that these nuclei are right; a rejected one comes back.
+
+        Raises
+        ------
+        MapsMissing
+        NucSegError
+            A rejected nucleus cannot come back, since its centre is another's now.
+        """
+        with self._edit("Accept"):
+            rows = self._known(ids)
+            records = self._store.records[rows].copy()
+            for record in records[records["state"] == State.REJECTED]:
+                self._check_position(record["y"], record["x"])
+                self._restore(record)
+            fresh = records["state"] == State.PREDICTED
+            records["state"][fresh] = State.ACCEPTED
+            self._store.put(rows[fresh], records[fresh])
+
+    def retype(self, ids: Any, kind: int) -> None:
+        """Set the class of nuclei."""
+        if not 0 <= kind < len(self._classes):
+            raise NucSegError(f"There is no class number {kind + 1}; there are {len(self._classes)}.")
+        with self._edit(f"Set class {self._classes[kind].name}"):
+            self._retype(self._live_rows(ids), kind)
+
+    def retype_class(self, old: int, new: int) -> int:
+        """Give all live nuclei of one class another one; return how many there were."""
+        records = self._store.records
+        ids = records["id"][is_live(records) & (records["kind"] == old)]
+        if len(ids):
+            self.retype(ids, new)
+        return len(ids)
+
+    def merge(self, ids: Any) -> int:
+        """Make one nucleus of several; it keeps the id of the largest, and its shape is locked.
+
+        Raises
+        ------
+        NucSegError
+            There are fewer than two, or they lie too far apart, or something lies between them.
+        """
+        rows = np.unique(self._live_rows(ids))
+        with self._edit("Merge"):
+            return merge(self._store, self.ground, rows)
+
+    def paint(self, pixels: NDArray[np.int64], values: Any) -> None:
+        """Take in a stroke of a brush: these flat pixels are of these labels now.
+
+        Parameters
+        ----------
+        pixels : int64 (p,)
+        values : uint32 (p,) or int
+            0 erases. A label that no live nucleus has makes a new one.
+
+        Notes
+        -----
+        A nucleus that was painted or erased keeps its shape from now on (locked). A part that was cut off becomes a
+        nucleus of its own, unless it is a mere speck.
+        """
+        pixels = np.asarray(pixels, np.int64)
+        labels = np.broadcast_to(np.asarray(values, np.uint32), pixels.shape)
+        with self._edit("Paint"):
+            apply_stroke(self._store, self.ground, pixels, labels)
+
+    def unlock(self, ids: Any) -> None:
+        """Let go of drawn shapes: the nuclei are grown anew from their centres.
+
+        Raises
+        ------
+        MapsMissing
+        """
+        with self._edit("Unlock"):
+            rows = self._live_rows(ids)
+            for row in rows[self._store.records["locked"][rows]]:
+                record = self._store.records[row : row + 1].copy()
+                record["locked"], record["state"] = False, State.EDITED
+                self._store.put(np.array([row]), record)
+                self.ground.regrow(centre_pixels(record), record["id"])
+
+    def place(
+        self,
+        outlines: Sequence[Outline],
+        points: Any = (),
+        kinds: Sequence[str | None] = (),
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Placed:
+        """Take in nuclei from outside: shapes, which are locked, and centres, which are grown.
+
+        Parameters
+        ----------
+        outlines : sequence of Outline
+            One whose id is known replaces that nucleus' shape; others replace the predicted nuclei they cover.
+        points : (n, 2) float
+            Level-0 positions of centres.
+        kinds : sequence of str or None
+            Their classes, as many as points.
+        progress : callable (done, total), optional
+            An error that it raises stops the import, and everything is as before.
+
+        Raises
+        ------
+        MapsMissing
+            For the points; nothing is changed then.
+        """
+        with self._edit("Import"):
+            return place(self, self._store, self.ground, outlines, points, kinds, progress)
+
+    def rerun(
+        self,
+        labels: NDArray[np.uint32],
+        nuclei: pd.DataFrame,
+        holds: Callable[[NDArray[np.float64]], NDArray[np.bool_]] | None = None,
+    ) -> None:
+        """Take in a new run: what a person has dealt with stays, predictions are replaced.
+
+        Parameters
+        ----------
+        labels : uint32 (H, W)
+        nuclei : DataFrame
+            Of the new run.
+        holds : callable (n, 2) -> bool (n,), optional
+            Whether centres lie in the region of the run; by default it is the whole image.
+        """
+        with self._edit("Run"):
+            replace_predicted(self._store, self.ground, self._classes, labels, nuclei, holds)
+
+    # ---- history ----------------------------------------------------------------------------------------
+
+    @property
+    def can_undo(self) -> str | None:
+        """Name of the edit that `undo` takes back."""
+        return self._history.done[-1].name if self._history.done else None
+
+    @property
+    def can_redo(self) -> str | None:
+        """Name of the edit that `redo` does again."""
+        return self._history.undone[-1].name if self._history.undone else None
+
+    def undo(self) -> Change | None:
+        """Take the last edit back; None if there is none."""
+        if self._drag is not None:
+            self._drag.end()
+        if not self._history.done:
+            return None
+        step = self._history.done.pop()
+        self._store.revert(step)
+        self._history.undone.append(step)
+        return self._tell(self._store.change(step, f"Undo {step.name}"))
+
+    def redo(self) -> Change | None:
+        """Do the last undone edit again; None if there is none."""
+        if self._drag is not None or not self._history.undone:
+            return None
+        step = self._history.undone.pop()
+        self._store.repeat(step)
+        self._history.done.append(step)
+        return self._tell(self._store.change(step, f"Redo {step.name}"))
+
+    # ---- inside -----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _edit(self, name: str) -> Iterator[None]:
+        """Do all of an edit or, after an error, nothing."""
+        if self._drag is not None:
+            self._drag.end()
+        with self._store.logged(name) as made:
+            yield
+        if self._remember(made[0]):
+            self._tell(self._store.change(made[0]))
+
+    def _remember(self, step: Step) -> bool:
+        """Add a step to the history, unless it changed nothing; return whether it did."""
+        if not step.is_empty:
+            self._history.add(step)
+        return not step.is_empty
+
+    def _tell(self, change: Change) -> Change:
+        self.changed.emit(change)
+        return change
+
+    def _blank(self, n: int) -> NDArray[Any]:
+        """Return records of n nuclei to come."""
+        records = np.zeros(n, record_dtype(self.n_model_classes))
+        records["id"] = np.arange(self.next_id, self.next_id + n)
+        records["kind"], records["score"], records["prob"] = UNCLASSIFIED, np.nan, np.nan
+        return records
+
+    def _known(self, ids: Any) -> NDArray[np.int64]:
+        rows = self.rows_of(ids)
+        if (rows < 0).any():
+            raise NucSegError(
+                f"There is no nucleus {np.atleast_1d(ids)[rows < 0][0]}; choose one of the image."
+            )
+        return rows
+
+    def _live_rows(self, ids: Any) -> NDArray[np.int64]:
+        rows = self._known(ids)
+        gone = ~is_live(self._store.records[rows])
+        if gone.any():
+            raise NucSegError(f"Nucleus {self.records['id'][rows[gone][0]]} is deleted; undo brings it back.")
+        return rows
+
+    def _check_position(self, y: float, x: float, own: int = 0) -> None:
+        """Raise where there can be no centre; `own` is the id of the nucleus that would move there."""
+        height, width = self.labels.shape
+        if not (np.isfinite([y, x]).all() and -0.5 <= y < height - 0.5 and -0.5 <= x < width - 0.5):
+            raise NucSegError(f"Position ({y:.1f}, {x:.1f}) lies outside the image; click inside it.")
+        row = self.rows_of(self.at(y, x))[0] if self.at(y, x) else -1
+        if row >= 0 and self.records["id"][row] != own and self.records["locked"][row]:
+            raise NucSegError(
+                f"Nucleus {self.records['id'][row]} was drawn by hand and keeps its shape; unlock it (U) first."
+            )
+        pixel = self.scale.model_pixels(np.array([[y, x]]))
+        near = self.records[self._store.live_in((y - 4, x - 4), (y + 4, x + 4))]
+        near = near[near["id"] != own]
+        centres = np.stack([near["y"], near["x"]], 1)
+        twin = (self.scale.model_pixels(centres) == pixel).all(1)
+        twin |= (centre_pixels(near) == np.floor(np.array([y, x]) + 0.5)).all(1)
+        if twin.any():
+            raise NucSegError(
+                f"Nucleus {near['id'][twin][0]} has its centre here already; choose another place."
+            )
+
+    def _move(self, row: int, y: float, x: float) -> None:
+        record = self._store.records[row : row + 1].copy()
+        self._check_position(y, x, own=int(record["id"][0]))
+        old = centre_pixels(record)
+        if record["locked"][0]:
+            if self.at(y, x) != record["id"][0]:
+                raise NucSegError(
+                    f"Nucleus {record['id'][0]} was drawn by hand and keeps its shape; unlock it (U) to move it."
+                )
+            record["y"], record["x"] = y, x
+            self._store.put(np.array([row]), record)
+            return
+        record["y"], record["x"], record["state"] = y, x, State.EDITED
+        self._store.put(np.array([row]), record)
+        self.ground.regrow(old, record["id"])
+
+    def _take_away(self, rows: NDArray[np.int64], state: State) -> None:
+        """Take nuclei away, neighbours together."""
+        rows = np.unique(rows)
+        records = self._store.records[rows].copy()
+        pixels = centre_pixels(records)
+        records["state"], records["area"] = state, 0
+        self._store.put(rows, records)
+        cells = pixels // CELL
+        for cell in np.unique(cells, axis=0):
+            self.ground.regrow(pixels[(cells == cell).all(1)], np.zeros(0, np.int64))
+
+    def _restore(self, record: Any) -> None:
+        row = self.rows_of(record["id"])
+        back = self._store.records[row].copy()
+        back["state"] = State.ACCEPTED
+        back["locked"] = False
+        self._store.put(row, back)
+        self.ground.regrow(np.zeros((0, 2), np.int64), back["id"])
+
+    def _retype(self, rows: NDArray[np.int64], kind: int) -> None:
+        records = self._store.records[rows].copy()
+        records["kind"], records["typed"] = kind, True
+        untouched = records["state"] != State.DRAWN
+        records["state"][untouched] = State.EDITED
+        self._store.put(rows, records)
+
+
+class Drag:
+    """Centres that are being moved together: live, but one step of the history.
+
+    Parameters
+    ----------
+    session : Session
+    rows : int64 (n,)
+    """
+
+    def __init__(self, session: Session, rows: NDArray[np.int64]) -> None:
+        self._session, self._rows = session, rows
+        self._start = session.records[rows].copy()
+        self._whole = session._store.logged("Move")
+        self._made = self._whole.__enter__()
+        self._open = True
+        self._last: Step | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `end` or `cancel` is still to come."""
+        return self._open
+
+    def to(self, dy: float, dx: float) -> None:
+        """Put the centres at this offset, in level-0 pixels, from where they were at the start.
+
+        Raises
+        ------
+        NucSegError, MapsMissing
+            Everything stays where it was before this call.
+        """
+        store = self._session._store
+        with store.logged("Move") as made:
+            if self._last is not None:
+                store.revert(self._last)
+            with store.logged("Move") as moved:
+                for row, start in zip(self._rows, self._start, strict=True):
+                    self._session._move(int(row), float(start["y"] + dy), float(start["x"] + dx))
+        self._last = moved[0]
+        if not made[0].is_empty:
+            self._session._tell(store.change(made[0]))
+
+    def end(self) -> None:
+        """Make what was moved one step of the history."""
+        if self._open:
+            self._close()
+            self._session._remember(self._made[0])
+
+    def cancel(self) -> None:
+        """Put the centres back."""
+        if not self._open:
+            return
+        store = self._session._store
+        with store.logged("Cancel move") as made:
+            if self._last is not None:
+                store.revert(self._last)
+        self._close()
+        if not made[0].is_empty:
+            self._session._tell(store.change(made[0]))
+
+    def _close(self) -> None:
+        self._open = False
+        self._session._drag = None
+        self._whole.__exit__(None, None, None)
