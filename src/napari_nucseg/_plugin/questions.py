@@ -67,6 +67,21 @@ def _ask(parent: Any, text: str, details: str, keep: str, replace: str) -> Choic
     return Choice.REPLACE if clicked is replace_button else Choice.CANCEL
 
 
+def ask_retype(parent: Any, count: int, old: str, new: str) -> bool:
+    """Ask before all nuclei of one class are given another."""
+    some = "1 nucleus" if count == 1 else f"all {count:,} nuclei"
+    box = QMessageBox(QMessageBox.Icon.Question, "NucSeg", f"Change {some} of '{old}' to '{new}'?")
+    box.setParent(parent, box.windowFlags())
+    box.setInformativeText("It counts as reviewed then. Undo takes it back in one step.")
+    yes = box.addButton("Change", QMessageBox.ButtonRole.AcceptRole)
+    box.setDefaultButton(yes)
+    box.setEscapeButton(box.addButton(QMessageBox.StandardButton.Cancel))
+    box.exec()
+    clicked = box.clickedButton()
+    box.deleteLater()
+    return bool(clicked is yes)
+
+
 def ask_folder(parent: Any, title: str) -> Path | None:
     """Ask for a folder; None if the user cancels."""
     folder = QFileDialog.getExistingDirectory(parent, title)

@@ -69,6 +69,7 @@ SHORTCUTS: tuple[Shortcut, ...] = (
     Shortcut(("Control-Z",), "Undo", "undo", BOTH, shown="Ctrl+Z"),
     Shortcut(("Control-Shift-Z",), "Redo", "redo", BOTH, shown="Ctrl+Shift+Z"),
     Shortcut(("C",), "Click to segment: every click adds a nucleus, or splits one", "click_to_segment"),
+    Shortcut(("Escape",), "Stop that; forget edits that wait for the network", "cancel", shown="Esc"),
     Shortcut(("S",), "Select and drag centres", None),
     Shortcut(("Z",), "Move and zoom the view", None),
     Shortcut(("Delete", "Backspace"), "Delete the selected nuclei", None, shown="Del, Backspace"),
