@@ -2,7 +2,7 @@
 
 A simulated reviewer, who knows the truth, is given what the shipped model found on the validation images (those held
 out of the training). It may only add, move, delete, merge and retype centres, and mends the worst error first: of
-errors of the outline, the one with the most pixels in the wrong nucleus; after them, wrong classes. Each edit is one call of
+errors of the outline, the one with the most pixels in the wrong nucleus; then wrong classes. Each edit is one call of
 the session. One that makes bPQ + F1_d of the image worse is undone, and counted all the same.
 """
 
