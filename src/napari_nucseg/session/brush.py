@@ -26,28 +26,19 @@ def apply_stroke(store: Store, ground: Ground, pixels: NDArray[np.int64], values
     pixels, before, values = pixels[changed], before[changed], values[changed].copy()
     if not pixels.size:
         return
-    _name_newcomers(store, values)
     old = np.unique(before[before > 0])
-    boxes = [bounds(pixels, store.labels.shape[1])]
-    for record in store.records[store.rows_of(old)]:
-        y, x = centre_pixels(record)
-        boxes.append(bounds(ground.region(int(y), int(x)), store.labels.shape[1]))
-    for id_ in np.setdiff1d(values[values > 0], old):
-        row = int(store.rows_of(id_)[0])
-        if is_live(store.records[row : row + 1])[0]:
-            y, x = centre_pixels(store.records[row])
-            boxes.append(bounds(ground.region(int(y), int(x)), store.labels.shape[1]))
+    known = np.union1d(old, values[values > 0])
+    rows = store.rows_of(known)
+    rows = rows[rows >= 0]
+    records = store.records[rows[is_live(store.records[rows])]].copy()
+    width = store.labels.shape[1]
+    regions = [ground.region(int(y), int(x)) for y, x in centre_pixels(records)]
+    area = bounds(np.concatenate([pixels, *regions]), width)
+    _name_newcomers(store, values)
     store.write(pixels, values)
     shaped = {int(i) for i in np.unique(np.concatenate([before[values == 0], values]))} - {0}
-    area = _around(boxes)
     for id_ in np.union1d(old, np.unique(values[values > 0])):
         _settle(store, int(id_), area, drawn=int(id_) in shaped)
-
-
-def _around(boxes: list[Box]) -> Box:
-    return Box(
-        min(b.y0 for b in boxes), max(b.y1 for b in boxes), min(b.x0 for b in boxes), max(b.x1 for b in boxes)
-    )
 
 
 def _name_newcomers(store: Store, values: NDArray[np.uint32]) -> None:

@@ -123,9 +123,12 @@ class Ground:
             changed = self._grow_at_any_cost(window, seeds, int(grown[0]))
         else:
             changed = self._refit(window, seeds, grown)
+        touched = np.union1d(names, grown).astype(np.uint32)
         if changed is not None:
-            self._write_back(window, before, changed, grown)
+            touched = np.union1d(touched, self._write_back(window, before, changed, touched))
         self._sweep(regions, names, grown)
+        area, _, _ = self.scale.covered(window.box)
+        self.count(touched, area)
         self._describe(window, grown)
 
     def _refit(self, window: Window, seeds: NDArray[np.int64], grown: NDArray[np.integer]) -> Box | None:
@@ -195,9 +198,9 @@ class Ground:
         return box
 
     def _write_back(
-        self, window: Window, before: NDArray[np.uint32], changed: Box, grown: NDArray[np.int64]
-    ) -> None:
-        """Bring the changed pixels of a window to level 0, and those alone."""
+        self, window: Window, before: NDArray[np.uint32], changed: Box, edited: NDArray[np.uint32]
+    ) -> NDArray[np.uint32]:
+        """Bring the changed pixels of a window to level 0, and those alone; return whose they were and are."""
         new, old = window.labels[changed.slices], before[changed.slices]
         where = Box(
             window.box.y0 + changed.y0,
@@ -215,11 +218,10 @@ class Ground:
         y, x = np.nonzero(different)
         width = self._store.labels.shape[1]
         touched = np.union1d(values[different], self._store.labels[area.slices][different])
-        touched = np.union1d(touched, grown).astype(np.uint32)
         self._store.write((y + area.y0) * width + x + area.x0, values[different])
         if not self.scale.is_identity:
-            self._anchor(window, touched)
-        self._recount(window, touched)
+            self._anchor(window, np.union1d(touched, edited))
+        return touched
 
     def _anchor(self, window: Window, touched: NDArray[np.uint32]) -> None:
         """Connect what nearest pixels may have cut; see `core.edit.anchor`."""
@@ -233,11 +235,6 @@ class Ground:
         y, x = np.nonzero(labels != self._store.labels[area.slices])
         width = self._store.labels.shape[1]
         self._store.write((y + area.y0) * width + x + area.x0, labels[y, x])
-
-    def _recount(self, window: Window, touched: NDArray[np.uint32]) -> None:
-        """Bring the areas of nuclei in a window up to date."""
-        area, _, _ = self.scale.covered(window.box)
-        self.count(touched, area)
 
     def count(self, ids: NDArray[np.integer], area: Box) -> None:
         """Count the pixels of nuclei that lie in a level-0 box."""

@@ -1,0 +1,365 @@
+"""The session's promises, under any sequence of edits, undos and redos."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_nucseg.core.decode import flood
+from napari_nucseg.core.nuclei import Origin, Outline, State, centre_pixels, is_live
+from napari_nucseg.core.tiling import Box
+from napari_nucseg.errors import NucSegError
+from napari_nucseg.session import MapsMissing
+from tests.session.boards import (
+    CONFIG,
+    SHAPE,
+    assert_sound,
+    make_session,
+    random_edit,
+    random_fields,
+    state_of,
+)
+
+GRIDS = {"same": (SHAPE, SHAPE), "coarser": ((32, 40), SHAPE), "finer": ((100, 130), SHAPE)}
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), edits=st.integers(1, 14))
+def test_any_edits_leave_it_sound_and_undo_to_the_start_gives_the_start(grid, seed, edits):
+    session = make_session(seed, *GRIDS[grid])
+    assert_sound(session)
+    start, rng = state_of(session), np.random.default_rng(seed)
+    replica = (session.labels.copy(), session.records.copy())
+    changes = []
+    session.changed.connect(changes.append)
+    given_ids = set(session.records["id"].tolist())
+    for _ in range(edits):
+        before, known = session.labels.copy(), len(changes)
+        random_edit(session, rng)
+        assert_sound(session)
+        touched = np.zeros(before.size, bool)
+        for change in changes[known:]:
+            touched[change.pixels] = True
+        assert not (before.ravel() != session.labels.ravel())[~touched].any()
+        fresh = set(session.records["id"].tolist()) - given_ids
+        assert not fresh or min(fresh) > max(given_ids, default=0)
+        given_ids |= fresh
+    np.testing.assert_array_equal(follow(replica, changes)[0], session.labels)
+    assert follow(replica, changes)[1].tobytes() == session.records.tobytes()
+    end = state_of(session)
+    steps = 0
+    while session.undo() is not None:
+        steps += 1
+    assert state_of(session) == start
+    while session.redo() is not None:
+        steps -= 1
+    if steps == 0 and not session.can_redo:
+        assert_sound(session)
+    session_end = state_of(session)
+    assert session_end == end or changes[-1].name.startswith("Undo") or any("Undo" in c.name for c in changes)
+
+
+def follow(replica, changes):
+    """Apply changes as a view or a journal does."""
+    labels, records = replica[0].copy(), replica[1]
+    for change in changes:
+        labels.ravel()[change.pixels] = change.values
+        if change.box is not None:
+            rows, cols = np.divmod(change.pixels, labels.shape[1])
+            assert (rows.min(), rows.max() + 1) == (change.box.y0, change.box.y1)
+            assert (cols.min(), cols.max() + 1) == (change.box.x0, change.box.x1)
+        n = int(change.rows.max(initial=-1)) + 1
+        if n > len(records):
+            records = np.concatenate([records, np.zeros(n - len(records), records.dtype)])
+        records = records.copy()
+        records[change.rows] = change.records
+    return labels, records
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), edits=st.integers(1, 10))
+def test_centres_alone_give_what_the_decoder_makes_of_them(seed, edits):
+    session = make_session(seed)
+    rng = np.random.default_rng(seed)
+    fields = random_fields(np.random.default_rng(seed))
+    for _ in range(edits):
+        live = session.records["id"][session.live]
+        point = rng.integers((0, 0), SHAPE)
+        kind = int(rng.integers(3)) if len(live) else 0
+        try:
+            if kind == 0:
+                session.add(*point)
+            elif kind == 1:
+                session.reject(rng.choice(live))
+            else:
+                session.move(int(rng.choice(live)), *point)
+        except NucSegError:
+            continue
+        if (session.records["floor"] > 0).any():
+            session.undo()
+    live = session.records[session.live]
+    ids = np.concatenate([[0], live["id"]]).astype(np.uint32)
+    np.testing.assert_array_equal(session.labels, ids[flood(fields, centre_pixels(live), CONFIG)])
+
+
+def test_nothing_far_from_an_edit_changes():
+    session = make_session(3, (200, 220), (200, 220))
+    before = session.labels.copy()
+    session.add(100, 100)
+    rows, cols = np.nonzero(before != session.labels)
+    assert len(rows)
+    assert np.hypot(rows - 100, cols - 100).max() <= CONFIG.reach + CONFIG.max_hole
+
+
+def test_a_click_on_nothing_makes_a_nucleus_of_a_typical_size():
+    session = make_session(5, empty=True)
+    session.fields.put(Box(0, 64, 0, 80), random_fields(np.random.default_rng(0)))
+    bare = random_fields(np.random.default_rng(0))
+    bare.foreground[:] = 0
+    session.fields.put(Box(0, 64, 0, 80), bare)
+    id_ = session.add(30, 40)
+    area = int(session.record(id_)["area"])
+    assert 0.3 * session.ground.typical_area < area < 2 * session.ground.typical_area
+    assert session.record(id_)["origin"] == Origin.CLICK
+    assert_sound(session)
+
+
+def test_a_click_in_a_nucleus_splits_it():
+    session = make_session(0)
+    live = session.records[session.live]
+    big = live[live["area"].argmax()]
+    rows, cols = np.nonzero(session.labels == big["id"])
+    far = np.hypot(rows - big["y"], cols - big["x"]).argmax()
+    before = session.labels == big["id"]
+    new = session.add(rows[far], cols[far])
+    assert (session.labels[before] == new).any()
+    assert (session.labels[before] == big["id"]).any()
+    session.undo()
+    np.testing.assert_array_equal(session.labels == big["id"], before)
+
+
+def test_rejected_nuclei_come_back_by_accept_and_by_undo():
+    session = make_session(1)
+    id_ = int(session.records["id"][0])
+    before = state_of(session)
+    session.reject([id_])
+    assert session.record(id_)["state"] == State.REJECTED
+    assert id_ not in session.labels
+    session.accept([id_])
+    assert session.record(id_)["state"] == State.ACCEPTED
+    assert id_ in session.labels
+    session.undo()
+    session.undo()
+    assert state_of(session) == before
+
+
+def test_a_drag_is_one_step_and_can_be_called_off():
+    session = make_session(2)
+    start = state_of(session)
+    id_ = int(session.records["id"][4])
+    seen = []
+    session.changed.connect(seen.append)
+    drag = session.drag(id_)
+    for k in range(4):
+        drag.to(k, -k)
+    drag.end()
+    assert len(seen) >= 3
+    assert session.record(id_)["state"] == State.EDITED
+    assert_sound(session)
+    session.undo()
+    assert state_of(session) == start
+    drag = session.drag(id_)
+    drag.to(3, 3)
+    drag.cancel()
+    assert state_of(session) == start
+    assert session.can_redo == "Move"
+
+
+def test_a_refused_position_in_a_drag_leaves_the_last_good_one():
+    session = make_session(2)
+    id_ = int(session.records["id"][4])
+    drag = session.drag(id_)
+    drag.to(1, 1)
+    good = state_of(session)
+    with pytest.raises(NucSegError, match="outside the image"):
+        drag.to(1000, 0)
+    assert state_of(session) == good
+    drag.end()
+    assert state_of(session) == good
+
+
+@pytest.mark.parametrize("edit", ["add", "move", "reject"])
+def test_without_maps_an_edit_says_which_are_missing_and_changes_nothing(edit):
+    session = make_session(1, known=False)
+    start, id_ = state_of(session), int(session.records["id"][0])
+    n = len(session.records)
+    call = {"add": lambda: session.add(30, 31), "move": lambda: session.move(id_, 30, 31)}
+    with pytest.raises(MapsMissing) as caught:
+        call.get(edit, lambda: session.reject(id_))()
+    assert caught.value.box == Box(0, 64, 0, 80)
+    assert session.missing_maps([(30, 31)]) == Box(0, 64, 0, 80)
+    assert state_of(session) == start
+    assert len(session.records) == n
+    session.fields.put(Box(0, 64, 0, 80), random_fields(np.random.default_rng(1)))
+    assert session.missing_maps([(30, 31)]) is None
+    assert session.missing_maps_of(id_) is None
+    call.get(edit, lambda: session.reject(id_))()
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda s: s.add(-5, 3), "outside the image"),
+        (lambda s: s.add(np.nan, 3), "outside the image"),
+        (lambda s: s.add(s.records["y"][0], s.records["x"][0]), "its centre here already"),
+        (lambda s: s.move(999, 3, 3), "no nucleus 999"),
+        (lambda s: s.merge([s.records["id"][0]]), "two or more"),
+        (lambda s: s.retype(s.records["id"][0], 7), "no class number 8"),
+    ],
+)
+def test_refused_edits_say_why_and_change_nothing(edit, message):
+    session = make_session(1)
+    start = state_of(session)
+    with pytest.raises(NucSegError, match=message):
+        edit(session)
+    assert state_of(session) == start
+    assert session.can_undo is None
+
+
+def test_a_painted_shape_stands_until_it_is_unlocked():
+    session = make_session(1)
+    record = session.records[np.flatnonzero(session.live)[6]].copy()
+    id_, y, x = int(record["id"]), *centre_pixels(record)
+    stroke = np.zeros(SHAPE, bool)
+    stroke[max(0, y - 4) : y + 5, max(0, x - 4) : x + 5] = True
+    session.paint(np.flatnonzero(stroke), id_)
+    assert session.record(id_)["state"] == State.DRAWN
+    drawn = session.labels == id_
+    assert (drawn & stroke).sum() == stroke.sum()
+    for other in session.records["id"][session.live]:
+        if other != id_ and not session.record(other)["locked"]:
+            session.reject(other)
+    np.testing.assert_array_equal(session.labels == id_, drawn)
+    with pytest.raises(NucSegError, match="unlock it"):
+        session.add(y + 1, x + 1)
+    session.unlock(id_)
+    assert not session.record(id_)["locked"]
+    assert_sound(session)
+
+
+def test_an_eraser_stroke_through_a_nucleus_makes_two():
+    session = make_session(1, empty=True)
+    square = np.zeros(SHAPE, bool)
+    square[10:30, 10:30] = True
+    session.paint(np.flatnonzero(square), 1)
+    line = np.zeros(SHAPE, bool)
+    line[10:30, 18:20] = True
+    session.paint(np.flatnonzero(line), 0)
+    assert session.live.sum() == 2
+    assert sorted(session.records["area"].tolist()) == [160, 200]
+    assert_sound(session)
+    session.paint(np.flatnonzero(square), 0)
+    assert not session.live.any()
+    session.undo()
+    assert session.live.sum() == 2
+
+
+def test_merged_nuclei_keep_the_largest_id_and_the_union():
+    session = make_session(1, empty=True)
+    for k, (x0, x1) in enumerate([(10, 16), (18, 30)]):
+        part = np.zeros(SHAPE, bool)
+        part[10:20, x0:x1] = True
+        session.paint(np.flatnonzero(part), k + 1)
+    union = session.labels > 0
+    assert session.merge([1, 2]) == 2
+    assert set(np.unique(session.labels)) == {0, 2}
+    assert session.labels[union].all()
+    assert session.record(2)["origin"] == Origin.MERGE
+    assert_sound(session)
+
+
+def test_nuclei_far_apart_do_not_merge():
+    session = make_session(1, empty=True)
+    for k, x0 in enumerate([2, 70]):
+        part = np.zeros(SHAPE, bool)
+        part[2:8, x0 : x0 + 6] = True
+        session.paint(np.flatnonzero(part), k + 1)
+    session.ground.typical_area = 20
+    with pytest.raises(NucSegError, match="apart"):
+        session.merge([1, 2])
+
+
+def test_bulk_retype_is_one_step():
+    session = make_session(1)
+    kinds = session.records["kind"].copy()
+    n = session.retype_class(0, 2)
+    assert n == (kinds == 0).sum() > 1
+    assert (session.records["kind"] != 0).all()
+    session.undo()
+    np.testing.assert_array_equal(session.records["kind"], kinds)
+
+
+def test_import_keeps_known_ids_and_makes_room_among_predictions_only():
+    session = make_session(1)
+    ids = session.records["id"][session.live]
+    session.accept(ids[0])
+    kept = session.labels == ids[0]
+    known = session.labels == ids[3]
+    rows, cols = np.nonzero(known)
+    box = Box(rows.min(), rows.max() + 1, cols.min(), cols.max() + 1)
+    same = Outline(box, known[box.slices], "blue", int(ids[3]))
+    over = Outline(Box(0, *SHAPE[:1], 0, SHAPE[1]), ~known, "stranger", None)
+    placed = session.place([over, same])
+    assert (placed.added, placed.changed + placed.same) == (1, 1)
+    np.testing.assert_array_equal(session.labels == ids[3], known)
+    np.testing.assert_array_equal(session.labels == ids[0], kept)
+    assert session.classes[-1].name == "stranger"
+    assert_sound(session)
+
+
+def test_a_new_run_keeps_what_a_person_has_done_and_offers_the_rest_anew():
+    session, other = make_session(1), make_session(1)
+    live = session.records["id"][session.live]
+    accepted, rejected, typed = (int(live[k]) for k in (0, 5, 9))
+    session.accept(accepted)
+    session.reject(rejected)
+    session.retype(typed, 2)
+    clicked = session.add(2, 78)
+    mine = {k: session.labels == k for k in (accepted, typed, clicked)}
+    before, last = state_of(session), session.next_id
+    session.rerun(other.labels.copy(), other.table())
+    assert_sound(session)
+    for id_, mask in mine.items():
+        np.testing.assert_array_equal(session.labels == id_, mask)
+    live = session.records[session.live]
+    assert set(live["id"][live["id"] < last]) == set(mine)
+    assert session.record(rejected)["state"] == State.REJECTED
+    y, x = centre_pixels(session.record(rejected))
+    assert session.labels[y, x] == 0 or not np.isin(session.labels[y, x], live["id"][live["id"] >= last][:0])
+    offered = live[live["id"] >= last]
+    assert (offered["state"] == State.PREDICTED).all()
+    assert len(live) <= len(other.records) + 1
+    assert len(offered) >= len(other.records) - 6
+    assert not (np.hypot(offered["y"] - y, offered["x"] - x) < 1).any()
+    session.undo()
+    assert state_of(session) == before
+
+
+def test_a_run_in_a_region_leaves_the_rest_alone():
+    session, other = make_session(1), make_session(1)
+    left = session.records[is_live(session.records) & (session.records["x"] < 40)]
+    outside = np.isin(session.labels, left["id"])
+    session.rerun(np.zeros(SHAPE, np.uint32), other.table()[:0], holds=lambda p: p[:, 1] >= 40)
+    np.testing.assert_array_equal(session.labels > 0, outside)
+
+
+def test_table_has_only_live_nuclei_and_the_words_of_their_states():
+    session = make_session(1)
+    session.reject(session.records["id"][0])
+    session.accept(session.records["id"][1])
+    table = session.table()
+    assert len(table) == session.live.sum()
+    assert table["state"].iloc[0] == "accepted"
+    assert set(table["class"]) <= {"red", "green", "blue", "unclassified"}
+    assert list(table)[:5] == ["id", "centre_y", "centre_x", "class", "score"]
