@@ -28,13 +28,14 @@ from napari_nucseg.core.nuclei import (
     record_dtype,
 )
 from napari_nucseg.core.scale import Scale
-from napari_nucseg.core.tiling import Box
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.session.brush import apply_stroke, merge
+from napari_nucseg.session.contents import Contents
+from napari_nucseg.session.drag import Drag
 from napari_nucseg.session.ground import Ground
 from napari_nucseg.session.intake import Placed, place, replace_predicted
 from napari_nucseg.session.store import History, Step, Store
-from napari_nucseg.session.tables import records_from_table, table_of
+from napari_nucseg.session.tables import records_from_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +47,7 @@ NEW_COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0,
 """Of classes that come without one (Okabe & Ito's palette, safe for the colour-blind)."""
 
 
-class Session:
+class Session(Contents):
     """Labels, records, classes and history of one image.
 
     Parameters
@@ -124,75 +125,6 @@ class Session:
         records["area"] = areas(labels, records["id"].copy())
         return cls(labels, records, classes, scale, config, fields)
 
-    @property
-    def labels(self) -> NDArray[np.uint32]:
-        """uint32 (H, W): 0 background, else the id of a nucleus. To be read only."""
-        return self._store.labels
-
-    @property
-    def records(self) -> NDArray[Any]:
-        """Records of all nuclei ever made, ids ascending. To be read only; holds until the next edit."""
-        return self._store.records
-
-    @property
-    def live(self) -> NDArray[np.bool_]:
-        """Which records stand for a nucleus with pixels."""
-        return is_live(self._store.records)
-
-    @property
-    def classes(self) -> tuple[NucleusClass, ...]:
-        """What `records["kind"]` counts into."""
-        return self._classes
-
-    @property
-    def scale(self) -> Scale:
-        """Way from level 0 to the model's resolution."""
-        return self.ground.scale
-
-    @property
-    def fields(self) -> FieldCache:
-        """Maps of the network, as far as known."""
-        return self.ground.fields
-
-    @property
-    def next_id(self) -> int:
-        """The id that the next nucleus will have."""
-        return self._store.next_id
-
-    @property
-    def n_model_classes(self) -> int:
-        """Classes that the model knows."""
-        return int(self._store.records["prob"].shape[1])
-
-    def rows_of(self, ids: Any) -> NDArray[np.int64]:
-        """Return the rows of ids in `records`; -1 for an id never given."""
-        return self._store.rows_of(ids)
-
-    def record(self, id_: int) -> Any:
-        """Return the record of a nucleus.
-
-        Raises
-        ------
-        NucSegError
-            The id was never given.
-        """
-        row = int(self.rows_of(id_)[0])
-        if row < 0:
-            raise NucSegError(f"There is no nucleus {id_}; choose one of the image.")
-        return self._store.records[row].copy()
-
-    def at(self, y: float, x: float) -> int:
-        """Return the id of the nucleus at a level-0 position, 0 if there is none or outside the image."""
-        row, col = int(np.floor(y + 0.5)), int(np.floor(x + 0.5))
-        height, width = self.labels.shape
-        return int(self.labels[row, col]) if 0 <= row < height and 0 <= col < width else 0
-
-    def ids_in(self, box: Box) -> NDArray[np.uint32]:
-        """Return the ids of the live nuclei whose centre pixel lies in a box."""
-        rows = self._store.live_in((box.y0 - 0.5, box.x0 - 0.5), (box.y1 - 0.5, box.x1 - 0.5))
-        ids: NDArray[np.uint32] = self._store.records["id"][rows]
-        return ids
-
     def class_index(self, name: str, colour: tuple[int, int, int] | None = None) -> int:
         """Return the index of a class, upper and lower case alike, which is added if it is new."""
         for k, known in enumerate(self._classes):
@@ -202,33 +134,6 @@ class Session:
         self._classes = (*self._classes, NucleusClass(name, colour))
         self.classes_changed.emit()
         return len(self._classes) - 1
-
-    def table(self) -> pd.DataFrame:
-        """Return the live nuclei as a table, see `session.tables.table_of`."""
-        records = self._store.records
-        return table_of(records[is_live(records)], self._classes)
-
-    def check(self) -> str | None:
-        """Return where labels and records disagree, None where all is well."""
-        return self._store.check()
-
-    # ---- maps -------------------------------------------------------------------------------------------
-
-    def missing_maps(self, points: Any) -> Box | None:
-        """Return the box of maps, at the model's resolution, that edits at (n, 2) level-0 points still need."""
-        points = np.asarray(points, float).reshape(-1, 2)
-        if not len(points):
-            return None
-        low, high = np.floor(points.min(0) + 0.5).astype(int), np.floor(points.max(0) + 0.5).astype(int) + 1
-        box = Box(int(low[0]), int(high[0]), int(low[1]), int(high[1])).cut(
-            Box(0, self.labels.shape[0], 0, self.labels.shape[1])
-        )
-        return None if box is None else self.ground.missing(box)
-
-    def missing_maps_of(self, ids: Any) -> Box | None:
-        """Return the box of maps that taking away or moving nuclei still needs."""
-        records = self._store.records[self._known(ids)]
-        return self.missing_maps(np.stack([records["y"], records["x"]], 1))
 
     # ---- edits ------------------------------------------------------------------------------------------
 
@@ -474,21 +379,6 @@ class Session:
         records["kind"], records["score"], records["prob"] = UNCLASSIFIED, np.nan, np.nan
         return records
 
-    def _known(self, ids: Any) -> NDArray[np.int64]:
-        rows = self.rows_of(ids)
-        if (rows < 0).any():
-            raise NucSegError(
-                f"There is no nucleus {np.atleast_1d(ids)[rows < 0][0]}; choose one of the image."
-            )
-        return rows
-
-    def _live_rows(self, ids: Any) -> NDArray[np.int64]:
-        rows = self._known(ids)
-        gone = ~is_live(self._store.records[rows])
-        if gone.any():
-            raise NucSegError(f"Nucleus {self.records['id'][rows[gone][0]]} is deleted; undo brings it back.")
-        return rows
-
     def _check_position(self, y: float, x: float, own: int = 0) -> None:
         """Raise where there can be no centre; `own` is the id of the nucleus that would move there."""
         height, width = self.labels.shape
@@ -551,68 +441,3 @@ class Session:
         untouched = records["state"] != State.DRAWN
         records["state"][untouched] = State.EDITED
         self._store.put(rows, records)
-
-
-class Drag:
-    """Centres that are being moved together: live, but one step of the history.
-
-    Parameters
-    ----------
-    session : Session
-    rows : int64 (n,)
-    """
-
-    def __init__(self, session: Session, rows: NDArray[np.int64]) -> None:
-        self._session, self._rows = session, rows
-        self._start = session.records[rows].copy()
-        self._whole = session._store.logged("Move")
-        self._made = self._whole.__enter__()
-        self._open = True
-        self._last: Step | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether `end` or `cancel` is still to come."""
-        return self._open
-
-    def to(self, dy: float, dx: float) -> None:
-        """Put the centres at this offset, in level-0 pixels, from where they were at the start.
-
-        Raises
-        ------
-        NucSegError, MapsMissing
-            Everything stays where it was before this call.
-        """
-        store = self._session._store
-        with store.logged("Move") as made:
-            if self._last is not None:
-                store.revert(self._last)
-            with store.logged("Move") as moved:
-                for row, start in zip(self._rows, self._start, strict=True):
-                    self._session._move(int(row), float(start["y"] + dy), float(start["x"] + dx))
-        self._last = moved[0]
-        if not made[0].is_empty:
-            self._session._tell(store.change(made[0]))
-
-    def end(self) -> None:
-        """Make what was moved one step of the history."""
-        if self._open:
-            self._close()
-            self._session._remember(self._made[0])
-
-    def cancel(self) -> None:
-        """Put the centres back."""
-        if not self._open:
-            return
-        store = self._session._store
-        with store.logged("Cancel move") as made:
-            if self._last is not None:
-                store.revert(self._last)
-        self._close()
-        if not made[0].is_empty:
-            self._session._tell(store.change(made[0]))
-
-    def _close(self) -> None:
-        self._open = False
-        self._session._drag = None
-        self._whole.__exit__(None, None, None)
