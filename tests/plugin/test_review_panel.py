@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from napari.components import ViewerModel
+from napari.qt import get_stylesheet
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLineEdit, QMainWindow
 
@@ -324,12 +325,21 @@ def test_it_says_where_the_review_is_saved(bench):
 
 
 def test_it_fits_a_narrow_dock(bench):
+    bench.panel.setStyleSheet(get_stylesheet("dark"))
     bench.panel.filter.fold.expand()
+    bench.panel.filter.kind.setCurrentText("non-neoplastic epithelial")
+    bench.panel.filter.state.setCurrentText("To be reviewed")
+    bench.panel.filter.high.setValue(0.5)
     bench.panel.retype_fold.expand()
     bench.select(1)
     assert bench.panel.minimumSizeHint().width() <= 280
     bench.panel.resize(280, 900)
-    for made in (*bench.panel.buttons.values(), *bench.panel.classes.buttons, bench.panel.click):
+    for made in (
+        *bench.panel.buttons.values(),
+        *bench.panel.classes.buttons,
+        bench.panel.click,
+        bench.panel.import_button,
+    ):
         assert made.fontMetrics().horizontalAdvance(made.text()) <= made.width() - 8, made.text()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,10 @@ RED = "#e5484d"
 UNCLASSIFIED_NAME = "unclassified"
 DIGITS = 9
 NARROW = 34
-"""Characters that fit in a line of a narrow panel."""
+"""Characters of small type that fit beside a button in a narrow panel."""
+
+TITLE = 36
+"""Characters that fit in a line of it."""
 
 
 def button(text: str, checkable: bool = False) -> QPushButton:
@@ -41,21 +45,24 @@ class Fold(QCollapsible):
 
     def __init__(self, title: str, tooltip: str, body: QWidget) -> None:
         super().__init__("", expandedIcon=QIcon(), collapsedIcon=QIcon())
-        self._title = title
+        self._title, self._tooltip = title, tooltip
         self.toggled.connect(lambda _: self.set_title(self._title))
         self.setDuration(0)
         head = self.toggleButton()
         head.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         head.setStyleSheet("text-align: left; border: none; padding: 4px; background: transparent;")
-        head.setToolTip(tooltip)
+        head.setMinimumWidth(40)
         self.layout().setContentsMargins(0, 0, 0, 0)
+        self.layout().setSpacing(0)
         self.addWidget(body)
         self.set_title(title)
 
     def set_title(self, title: str) -> None:
         """Set what stands in the line that is always shown."""
         self._title = title
-        self.setText(f"{'▾' if self.isExpanded() else '▸'} {title}")
+        short = shorten(title, TITLE, placeholder=" …")
+        self.setText(f"{'▾' if self.isExpanded() else '▸'} {short}")
+        self.toggleButton().setToolTip(self._tooltip if short == title else f"{title}. {self._tooltip}")
 
 
 def swatch(colour: Sequence[int]) -> QIcon:

@@ -9,7 +9,7 @@ from napari.layers import Image
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QDoubleSpinBox, QFormLayout, QHBoxLayout, QLabel, QWidget
 
-from napari_nucseg._plugin.parts import AMBER, column, combo, enable, hint, say
+from napari_nucseg._plugin.parts import column, combo, enable, hint, say
 from napari_nucseg._plugin.region_field import SHAPES, VIEW, RegionField
 from napari_nucseg._plugin.regions import Area
 from napari_nucseg._plugin.review_fields import UNCLASSIFIED_NAME, Fold, button
@@ -66,7 +66,7 @@ class FilterField(QWidget):
         self.low, self.high = _score(0.0, "Lowest centre score."), _score(1.0, "Highest centre score.")
         self.region = RegionField(viewer)
         self.region.box.setToolTip("Nuclei whose centre lies in this part of the image.")
-        self._problem = hint("", AMBER)
+        self._problem = hint()
         self.reset_button = button("Show all again")
         self.reset_button.clicked.connect(self.reset)
 
@@ -173,4 +173,6 @@ def _score(value: float, tooltip: str) -> QDoubleSpinBox:
     spin.setValue(value)
     spin.setToolTip(tooltip)
     spin.setKeyboardTracking(False)
+    spin.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)  # two with buttons do not fit side by side
+    spin.setStyleSheet("min-width: 45px;")  # less than napari's own
     return spin
