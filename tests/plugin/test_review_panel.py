@@ -405,6 +405,9 @@ def test_the_help_key_opens_a_list_of_all_keys(qtbot):
     qtbot.keyClick(window, "?")
     qtbot.waitUntil(dialog.isVisible)
     shown = [label.text() for label in dialog.findChildren(shortcuts_help.QLabel)]
-    assert all(shortcut.label in shown and shortcut.text in shown for shortcut in SHORTCUTS)
+    for shortcut in SHORTCUTS:
+        assert shortcut.label in shown
+        assert shortcut.text in shown
+        assert f"| `{shortcut.label}` | {shortcut.text} |" in shortcuts_help.markdown()
     key.release()
     dialog.close()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from napari.qt import get_current_stylesheet
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import QDialog, QDialogButtonBox, QGridLayout, QLabel, QVBoxLayout, QWidget
@@ -84,6 +85,13 @@ SHORTCUTS: tuple[Shortcut, ...] = (
 """napari cannot bind '?', see `HelpKey`."""
 
 
+TITLES = {
+    BOTH: "While the centres or the labels of a review are active",
+    (CENTRES,): "While its centres (Points layer) are active",
+    (LABELS,): "While its labels (Labels layer) are active",
+}
+
+
 class Binding(NamedTuple):
     """A key and the call that it makes."""
 
@@ -106,6 +114,15 @@ def bindings(layer: str) -> list[Binding]:
 def key_of(action: str) -> str:
     """Return the key of an action as shown to the user."""
     return next(shortcut.label for shortcut in SHORTCUTS if shortcut.action == action)
+
+
+def markdown() -> str:
+    """Return the table for the docs."""
+    parts = []
+    for layers, title in TITLES.items():
+        rows = [f"| `{s.label}` | {s.text} |" for s in SHORTCUTS if s.layers == layers]
+        parts.append("\n".join([f"**{title}**", "", "| key | |", "|---|---|", *rows, ""]))
+    return "\n".join(parts)
 
 
 class HelpKey:
@@ -137,13 +154,6 @@ class HelpKey:
         self._shortcut.deleteLater()
 
 
-TITLES = {
-    BOTH: "While the centres or the labels of a review are active",
-    (CENTRES,): "While its centres (Points layer) are active",
-    (LABELS,): "While its labels (Labels layer) are active",
-}
-
-
 class ShortcutsDialog(QDialog):
     """The table of keys, in a window that may stay open beside the work."""
 
@@ -164,6 +174,7 @@ class ShortcutsDialog(QDialog):
 
     def show_up(self) -> None:
         """Show the window, or bring it to the front."""
+        self.setStyleSheet(get_current_stylesheet())  # napari's theme reaches its own windows only
         self.show()
         self.raise_()
         self.activateWindow()
@@ -171,13 +182,13 @@ class ShortcutsDialog(QDialog):
 
 def _table(shortcuts: list[Shortcut]) -> Any:
     grid = QGridLayout()
-    grid.setColumnMinimumWidth(0, 110)
+    grid.setColumnMinimumWidth(0, 130)
     grid.setColumnStretch(1, 1)
     grid.setHorizontalSpacing(12)
     grid.setContentsMargins(0, 0, 0, 8)
     for row, shortcut in enumerate(shortcuts):
         key = QLabel(shortcut.label)
-        key.setStyleSheet("font-family: monospace;")
+        key.setStyleSheet("font-family: monospace; font-weight: bold;")
         grid.addWidget(key, row, 0)
         grid.addWidget(QLabel(shortcut.text), row, 1)
     return grid
