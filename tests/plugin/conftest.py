@@ -48,6 +48,7 @@ class World:
             load_runtime=self.load,
             inspect_devices=lambda: self.report,
             ask_existing=self.ask,
+            ask_update=self.ask,
             ask_files=self.ask,
             ask_folder=lambda _parent, _title: self.folder,
         )

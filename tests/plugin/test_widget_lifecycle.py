@@ -193,18 +193,18 @@ def test_removing_the_centres_does_not_stop_the_run(tall, gated):
     assert tall.layer("tissue nuclei").data[1400:].max() > 0
 
 
-def test_in_a_large_image_new_tiles_are_drawn_alone(tall, gated, monkeypatch):
-    from napari_nucseg._plugin import results
-
-    monkeypatch.setattr(results, "SMALL", 0)
+def test_new_tiles_are_drawn_alone_and_in_the_colours_of_their_classes(tall, gated):
     start(tall, gated)
     labels = tall.layer("tissue nuclei")
-    drawn = labels.data[:256] > 0
-    np.testing.assert_array_equal(labels.colormap.map(labels.data[:256][drawn])[:5], np.ones((5, 4)))
-    assert len(tall.layer("tissue centres").data) == labels.metadata["napari_nucseg"]["nuclei"].shape[0]
+    drawn = []
+    labels.events.labels_update.connect(lambda event: drawn.append(event.data.shape))
+    about = labels.metadata["napari_nucseg"]
+    for id_, name in about["nuclei"][["id", "class"]].itertuples(index=False):
+        np.testing.assert_allclose(labels.colormap.map(int(id_))[:3] * 255, about["colours"][name], atol=1e-3)
     gated.let(100)
     tall.wait()
-    ids = labels.metadata["napari_nucseg"]["nuclei"]["id"].to_numpy()
+    assert max(rows for rows, _ in drawn) < 2 * 256
+    ids = about["nuclei"]["id"].to_numpy()
     np.testing.assert_array_equal(np.unique(labels.data)[1:], np.sort(ids))
     assert (labels.colormap.map(ids)[:, :3] != 1).any(1).all()
     assert not tall.widget.results.edited
@@ -212,16 +212,16 @@ def test_in_a_large_image_new_tiles_are_drawn_alone(tall, gated, monkeypatch):
     np.testing.assert_array_equal(np.unique(labels.data)[1:], np.sort(ids))
 
 
-def test_labels_are_not_painted_during_a_run(tall, gated):
+def test_nothing_is_edited_during_a_run(tall, gated):
     start(tall, gated)
-    labels = tall.layer("tissue nuclei")
-    labels.mode = "paint"
-    assert labels.mode == "pan_zoom"
-    assert "The labels can be painted once it is done" in tall.status
+    labels, points = tall.layer("tissue nuclei"), tall.layer("tissue centres")
+    labels.mode, points.mode = "paint", "add"
+    assert (labels.mode, points.mode) == ("pan_zoom", "pan_zoom")
+    assert "Nuclei can be edited once it is done" in tall.status
     gated.let(100)
     tall.wait()
-    labels.mode = "paint"
-    assert labels.mode == "paint"
+    labels.mode, points.mode = "paint", "add"
+    assert (labels.mode, points.mode) == ("paint", "add")
 
 
 @pytest.mark.parametrize("end", ["cancel", "close"])
@@ -234,17 +234,6 @@ def test_labels_can_be_painted_after_a_run_that_was_stopped(tall, gated, end):
     assert tall.layer("tissue nuclei").editable
     gated.let(100)
     tall.idle()
-
-
-def test_an_edit_of_the_centres_during_a_run_is_kept(tall, gated):
-    start(tall, gated)
-    points = tall.layer("tissue centres")
-    points.add([[700.0, 5.0]])
-    gated.let(100)
-    tall.wait()
-    assert (points.data == (700.0, 5.0)).all(1).any()
-    assert len(points.data) == 1 + tall.widget.results.total()
-    assert tall.widget.results.edited
 
 
 def test_closing_the_viewer_during_a_run(tall, gated, qtbot):
@@ -295,16 +284,47 @@ def test_a_second_run_asks(panel, world, answer, left):
     assert (first in panel.viewer.layers) == (answer is not Choice.REPLACE)
 
 
-def test_the_question_says_that_edits_would_be_lost(panel, world):
+@pytest.mark.parametrize("answer", [Choice.UPDATE, Choice.KEEP, Choice.CANCEL])
+def test_a_review_is_updated_by_a_second_run(panel, world, answer):
     panel.run()
-    panel.layer("tissue nuclei").fill((3, 3), 7)
-    world.answer = Choice.CANCEL
+    labels, points = panel.layer("tissue nuclei"), panel.layer("tissue centres")
+    points.add([[3.0, 300.0]])
+    session = panel.widget.results.review.session
+    before, mine = session.records.copy(), int(points.features["id"].iloc[-1])
+    assert session.at(3.0, 300.0) == mine
+    world.answer = answer
     panel.run()
-    assert world.asked[-1][2] is True
-    panel.layer("tissue nuclei").metadata["napari_nucseg"]["edited"] = False
-    panel.layer("tissue centres").add([[5.0, 5.0]])
-    panel.run()
-    assert world.asked[-1][2] is True
+    assert world.asked[-1] == ("tissue nuclei", len(points.data), 1)
+    assert len(panel.names) == (5 if answer is Choice.KEEP else 3)
+    assert labels.visible
+    assert session.at(3.0, 300.0) == mine
+    if answer is not Choice.UPDATE:
+        np.testing.assert_array_equal(session.records, before)
+        return
+    assert panel.status.endswith("The 1 that you have reviewed are as they were.")
+    assert session.check() is None
+    np.testing.assert_array_equal(points.features["id"], session.table()["id"])
+    assert panel.widget.results.review.session is session
+    session.undo()
+    np.testing.assert_array_equal(session.records[: len(before)], before)
+
+
+def test_a_review_survives_an_update_that_is_cancelled(tall, gated, world):
+    gated.let(12)
+    tall.run()
+    tall.layer("tissue centres").add([[3.0, 300.0]])
+    session = tall.widget.results.review.session
+    before = session.records.copy()
+    world.answer = Choice.UPDATE
+    tall.widget.run_bar.run_button.click()
+    tall.until(lambda: len(tall.names) == 5)
+    assert not tall.layer("tissue centres").editable
+    tall.widget.cancel()
+    assert tall.status == "Cancelled: the review is as it was."
+    assert tall.names == ["tissue", "tissue nuclei", "tissue centres"]
+    assert tall.layer("tissue centres").visible
+    assert tall.layer("tissue centres").editable
+    np.testing.assert_array_equal(session.records, before)
 
 
 def test_results_to_be_replaced_survive_a_cancel(tall, gated, world):

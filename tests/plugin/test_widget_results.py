@@ -14,11 +14,11 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QMessageBox
 
 from napari_nucseg._plugin import questions
-from napari_nucseg._plugin.colouring import BY_INSTANCE, Look, labels_colormap, rgba
+from napari_nucseg._plugin.colouring import BY_INSTANCE, Look, NucleusColormap, rgba
 from napari_nucseg._plugin.compute import Request, Started
 from napari_nucseg._plugin.questions import Choice
-from napari_nucseg._plugin.results import ResultLayers
-from napari_nucseg._plugin.saving import SHAPE_COLUMNS, Snapshot, free_stem, remeasured, stem_of
+from napari_nucseg._plugin.results import ResultLayers, hover_table
+from napari_nucseg._plugin.saving import SHAPE_COLUMNS, free_stem, full_table, snapshot, stem_of
 from napari_nucseg.core.measure import measure
 from napari_nucseg.core.tiling import Box
 from napari_nucseg.errors import NucSegError
@@ -30,18 +30,39 @@ COLOURS = {"a": (255, 0, 0), "b": (0, 0, 255)}
 
 
 def test_colours_by_class_and_by_instance():
-    ids, names = np.array([3, 5, 9]), ["a", "b", "a"]
-    cmap = labels_colormap(Look(), ids, names, COLOURS)
-    np.testing.assert_allclose(cmap.map(np.array([0, 3, 5, 9, 77])), [
-        [0, 0, 0, 0], [1, 0, 0, 1], [0, 0, 1, 1], [1, 0, 0, 1], [1, 1, 1, 1],
-    ])  # fmt: skip
-    hidden = labels_colormap(Look(hidden=frozenset("a")), ids, names, COLOURS)
-    np.testing.assert_allclose(hidden.map(np.array([3, 5, 9]))[:, 3], [0, 1, 0])
-    cyclic = labels_colormap(Look(BY_INSTANCE), ids, names, COLOURS)
-    part = labels_colormap(Look(BY_INSTANCE, frozenset("a")), ids, names, COLOURS)
-    np.testing.assert_allclose(part.map(5), cyclic.map(5), atol=1e-6)
-    assert part.map(9)[3] == 0
+    ids = np.array([3, 5, 9])
+    cmap = NucleusColormap()
+    assert not cmap.set_look(Look(), COLOURS, ("a", "b"))
+    np.testing.assert_array_equal(cmap.set_kinds(ids, np.array([0, 1, 0])), [True, True, True])
+    shown = [[0, 0, 0, 0], [1, 0, 0, 1], [0, 0, 1, 1], [1, 0, 0, 1], [1, 1, 1, 1], [1, 1, 1, 1]]
+    np.testing.assert_allclose(cmap.map(np.array([0, 3, 5, 9, 77, 10**9])), shown)
+    assert not cmap.set_look(Look(hidden=frozenset("a")), COLOURS, ("a", "b"))  # only the palette is another
+    np.testing.assert_allclose(cmap.map(ids)[:, 3], [0, 1, 0])
+    assert cmap.set_look(Look(BY_INSTANCE), COLOURS, ("a", "b"))
+    each = cmap.map(ids)
+    assert len(np.unique(each, axis=0)) == 3
+    assert cmap.set_look(Look(BY_INSTANCE, frozenset("a")), COLOURS, ("a", "b"))
+    np.testing.assert_allclose(cmap.map(ids)[:, 3], [0, 1, 0])
+    np.testing.assert_allclose(cmap.map(5), each[1])
+    np.testing.assert_array_equal(cmap.set_kinds(np.array([5, 5000]), np.array([1, 0])), [False, True])
+    assert cmap.map(5000)[3] == 0
     np.testing.assert_allclose(rgba(COLOURS, ["b", "?"]), [[0, 0, 1, 1], [1, 1, 1, 1]])
+
+
+def test_the_texture_stands_for_the_colours():
+    """What napari uploads, read with the palette that it uploads, gives the colours of the labels."""
+    rng = np.random.default_rng(0)
+    cmap = NucleusColormap()
+    cmap.set_look(Look(hidden=frozenset("a")), COLOURS, ("a", "b"))
+    cmap.set_kinds(np.arange(1, 3000), rng.integers(-1, 2, 2999))
+    labels = rng.integers(0, 3100, (70, 90)).astype(np.uint32)
+    for chosen in (None, 7, 2000):
+        cmap.use_selection, cmap.selection = chosen is not None, chosen or 0
+        texture, palette = cmap._data_to_texture(labels), cmap._values_mapping_to_minimum_values_set()[1]
+        assert texture.dtype == np.uint8
+        seen = np.array([palette[k] for k in range(len(palette))])[texture]
+        np.testing.assert_allclose(seen, cmap.map(labels))
+        assert (seen.any(-1) <= (labels > 0)).all()
 
 
 def many(n, side=100):
@@ -73,35 +94,20 @@ def results(world):
 
 
 @pytest.mark.parametrize("contour", [0, 2])
-def test_a_tile_that_comes_under_the_brush_leaves_the_history_alone(results, monkeypatch, contour):
-    from napari_nucseg._plugin import results as module
-
-    monkeypatch.setattr(module, "SMALL", 0)
-    labels, (first, second, third) = results.labels, list(many(3000))
+def test_a_tile_is_drawn_alone(results, contour):
+    labels = results.labels
     labels.contour = contour
     drawn = []
     labels.events.labels_update.connect(lambda event: drawn.append((event.offset, event.data.shape)))
-    corner = (np.array([1199]), np.array([1199]))
-    results._cost, results._shown_at = 1e9, 0.0  # no full update
-    labels.data_setitem(corner, 5)
-    with labels.block_history():
-        results.add(first)
-        labels.data_setitem(corner, 6)
-        results.add(second)
-    labels.undo()
-    results.add(third)
-    labels.redo()
-    assert labels.data[corner] == 6
-    labels.undo()
-    labels.undo()
-    assert labels.data[corner] == 0
-    for tile in (first, second, third):
+    for tile in many(3000):
+        results.add(tile)
         np.testing.assert_array_equal(labels.data[tile.box.slices], tile.labels)
-    assert len(drawn) == 5  # two strokes and three tiles
-    assert max(shape[0] for _, shape in drawn) <= first.labels.shape[0] + 2 * contour
+    assert len(drawn) == 3
+    assert max(shape[0] for _, shape in drawn) <= tile.labels.shape[0] + 2 * contour
     if not contour:
         expected = labels.colormap._data_to_texture(labels.data)
         np.testing.assert_array_equal(labels._slice.image.view, expected)
+    assert not labels._undo_history
 
 
 def test_ten_thousand_nuclei_are_shown_in_few_updates(results, monkeypatch):
@@ -110,13 +116,13 @@ def test_ten_thousand_nuclei_are_shown_in_few_updates(results, monkeypatch):
 
     now, updates, refreshed = [100.0], [], []
 
-    def slow_colormap(*about):
+    def slow_table(*about):
         updates.append(now[0])
         now[0] += 1.0
-        return labels_colormap(*about)
+        return hover_table(*about)
 
     monkeypatch.setattr(module, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
-    monkeypatch.setattr(module, "labels_colormap", slow_colormap)
+    monkeypatch.setattr(module, "hover_table", slow_table)
     results.labels.events.set_data.connect(refreshed.append)
     for tile in many(10_000):
         results.add(tile)
@@ -126,9 +132,9 @@ def test_ten_thousand_nuclei_are_shown_in_few_updates(results, monkeypatch):
     assert len(updates) == 3
     assert results.total() == len(results.points.data) == 10_000
     assert sum(results.counts().values()) == 10_000
+    assert len(refreshed) <= 1  # the outlines, which are on from now on
     results.show(Look(hidden=frozenset(["other"])))
-    assert len(updates) == 4
-    assert len(refreshed) <= 2 * len(updates)
+    assert len(refreshed) <= 1
     assert not results.edited
     np.testing.assert_array_equal(results.points.features["id"], np.arange(1, 10_001))
     np.testing.assert_allclose(
@@ -156,7 +162,7 @@ def test_saving_writes_the_three_files(panel, world, tmp_path):
 
 def test_saving_asks_before_it_replaces_files(panel, world, tmp_path):
     panel.run()
-    for answer in Choice:
+    for answer in (Choice.KEEP, Choice.REPLACE, Choice.CANCEL):
         world.folder, world.answer = tmp_path / answer.name, answer
         world.folder.mkdir()
         world.asked.clear()
@@ -170,53 +176,56 @@ def test_saving_asks_before_it_replaces_files(panel, world, tmp_path):
         assert (world.folder / "tissue (2)_nuclei.csv").exists() == (answer is Choice.KEEP)
 
 
-def test_the_saved_table_follows_edited_labels(panel, world, tmp_path, synthetic):
+@pytest.mark.parametrize("few", [0, 500])
+def test_the_saved_table_follows_the_review(panel, world, tmp_path, synthetic, monkeypatch, few):
+    from napari_nucseg._plugin import saving
+
+    monkeypatch.setattr(saving, "FEW", few)
     panel.run()
     labels, run = panel.layer("tissue nuclei"), panel.widget.results.nuclei.copy()
-    gone, cut, new = int(run["id"].iloc[0]), int(run["id"].iloc[-1]), int(run["id"].max()) + 7
-    labels.data_setitem(np.nonzero(labels.data == gone), 0)
-    rows, columns = np.nonzero(labels.data == cut)
-    labels.data_setitem((rows[:20], columns[:20]), 0)
+    review = panel.widget.results.review
+    gone, typed, new = int(run["id"].iloc[0]), int(run["id"].iloc[-1]), review.session.next_id
+    review.session.reject([gone])
+    review.session.retype([typed], 4)
     labels.data_setitem(tuple(np.mgrid[3:7, 500:511].reshape(2, -1)), new)
-    panel.layer("tissue centres").add([[5.0, 5.0]])
     world.folder = tmp_path
     panel.widget.save_button.click()
     at_save = labels.data.copy()
-    labels.data_setitem(np.nonzero(labels.data == new), 0)  # too late for this file
+    review.session.reject([new])  # too late for this file
     panel.until(lambda: panel.status.startswith("Saved "))
-    assert "Centres that you moved, added or deleted are not in the files yet" in panel.status
     saved = pd.read_csv(tmp_path / "tissue_nuclei.csv")
-    assert list(saved.columns) == list(run.columns)
+    assert list(saved.columns) == [*run.columns, "state", "origin"]
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "tissue_instances.tif"), at_save)
-    np.testing.assert_array_equal(np.sort(saved["id"]), np.unique(at_save)[1:])
+    np.testing.assert_array_equal(saved["id"], np.unique(at_save)[1:])
     truth = measure(at_save, synthetic.image, 0.25)
     saved = saved.set_index("id").loc[truth.id]
     for name in SHAPE_COLUMNS:
-        np.testing.assert_allclose(saved[name], getattr(truth, name), rtol=1e-6)
-    painted, kept = saved.loc[new], saved.drop(index=new)
-    assert painted["class"] == "unclassified"
-    assert (painted["centre_y"], painted["centre_x"], painted["area_um2"]) == (4.5, 505, 44 * 0.25**2)
-    assert painted[["score", *(f"prob_{name}" for name in CLASSES)]].isna().all()
-    before = run.set_index("id").loc[kept.index]
-    unmeasured = [name for name in before.columns if name not in SHAPE_COLUMNS]
-    pd.testing.assert_frame_equal(
-        kept[unmeasured], before[unmeasured], check_dtype=False, check_index_type=False, rtol=1e-6
-    )
+        np.testing.assert_allclose(saved[name], getattr(truth, name), rtol=1e-5)
+    painted = saved.loc[new]
+    assert (painted["class"], painted["state"], painted["origin"]) == ("unclassified", "drawn", "brush")
+    assert painted["area_um2"] == 44 * 0.25**2
+    assert saved.loc[typed, "class"] == CLASSES[4]
+    assert saved.loc[typed, "state"] == "edited"
     objects = json.loads((tmp_path / "tissue_nuclei.geojson").read_text())["features"]
     [mine] = [o["properties"] for o in objects if o["properties"]["measurements"]["NucSeg id"] == new]
-    assert mine["classification"]["name"] == "unclassified"
+    assert "classification" not in mine
     assert "score" not in mine["measurements"]
 
 
-def test_saving_after_all_labels_were_erased_and_after_the_image_has_changed(panel):
+def test_saving_after_all_was_deleted_and_after_the_image_has_changed(panel):
     panel.run()
-    results = panel.widget.results
-    image = panel.layer("tissue").data
-    empty = Snapshot(np.zeros_like(results.labels.data), results.nuclei, results.about, image, "YXC")
-    assert remeasured(empty).equals(results.nuclei[:0])
-    other = Snapshot(results.labels.data, results.nuclei, results.about, image[:100], "YXC")
+    results, image = panel.widget.results, panel.layer("tissue")
+    ids = results.review.session.table()["id"].tolist()
+    results.review.session.retype(ids[:1], 2)
+    results.labels.data_setitem(np.nonzero(results.labels.data == ids[1]), 0)
+    shot = snapshot(results, image)
+    image.data = image.data[:100]
+    assert len(full_table(shot)) == len(ids) - 1
+    results.labels.data_setitem((np.array([2, 3]), np.array([300, 300])), results.review.session.next_id)
     with pytest.raises(NucSegError, match="give both one shape"):
-        remeasured(other)
+        full_table(snapshot(results, image))
+    results.review.session.reject(results.review.session.table()["id"].tolist())
+    assert full_table(snapshot(results, image)).empty
 
 
 def test_a_folder_that_cannot_be_written_is_said(panel, world, tmp_path, notes, monkeypatch):
@@ -264,6 +273,11 @@ def test_the_questions(qtbot, tmp_path, button, choice):
     assert "'x nuclei' with 1,234 nuclei" in seen[0]
     assert "loses these edits" in seen[0]
     assert seen[0].replace("&", "").endswith("Keep both (new layers)")
+    seen = answer_with(button.replace("Replace", "Update"))
+    picked = Choice.UPDATE if choice is Choice.REPLACE else choice
+    assert questions.ask_update(None, "x nuclei", 1234, 56) is picked
+    assert "reviewed 56 nuclei in 'x nuclei', which holds 1,234" in seen[0]
+    assert "Update: keep what you have reviewed" in seen[0].replace("&", "")
     seen = answer_with(button)
     assert questions.ask_files(None, [tmp_path / "a.csv"]) is choice
     assert "a.csv" in seen[0]

@@ -34,7 +34,7 @@ def test_a_run_gives_what_the_pipeline_gives(panel, synthetic):
     assert panel.status.startswith(f"{len(truth.nuclei):,} nuclei in ")
     assert panel.status.endswith("s (fake (CPU)).")
     assert panel.names == ["tissue", "tissue nuclei", "tissue centres"]
-    assert list(points.features.columns) == ["id", "class", "score", "area_um2"]
+    assert list(points.features.columns) == ["id", "class", "score", "state", "area_um2"]
 
 
 def test_layers_lie_on_the_image_and_describe_the_run(panel):
@@ -144,7 +144,7 @@ def test_tiles_appear_as_they_finish(tall, gated):
     assert not bar.isVisibleTo(tall.widget)
     assert len(tall.layer("tissue centres").data) > 2 * part
     assert labels.data[1400:].max() > 0
-    assert not labels.metadata["napari_nucseg"]["edited"]
+    assert not tall.widget.results.edited
     found = labels.metadata["napari_nucseg"]["nuclei"]
     np.testing.assert_array_equal(np.unique(labels.data)[1:], np.sort(found["id"]))
 

@@ -17,7 +17,11 @@ from napari_nucseg.io.mpp import Mpp
 from napari_nucseg.models.registry import Model
 
 if TYPE_CHECKING:
+    from napari_nucseg.core.decode import DecodeConfig
+    from napari_nucseg.core.field_cache import FieldCache
+    from napari_nucseg.core.scale import Scale
     from napari_nucseg.inference import Region, TileResult
+    from napari_nucseg.io.slide import ImageSource
     from napari_nucseg.models.runtime import Runtime
 
 Loader = Callable[[Model, str], "Runtime"]
@@ -49,6 +53,25 @@ class Request:
     device: str = "auto"
     area: Area = field(default_factory=Area)
     settings: dict[str, float] = field(default_factory=dict)
+    fields: FieldCache | None = None
+    """Takes the maps, if they are to go where those of an earlier run are."""
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a session needs besides nuclei: the two grids of the image, the decoder, and the network's maps.
+
+    Attributes
+    ----------
+    scale : Scale
+    config : DecodeConfig
+    fields : FieldCache
+        Filled by a run, or by the edits that need it.
+    """
+
+    scale: Scale
+    config: DecodeConfig
+    fields: FieldCache
 
 
 @dataclass(frozen=True)
@@ -58,6 +81,7 @@ class Started:
     shape: tuple[int, int]
     runtime: str
     tiles: int
+    basis: Basis | None = None
 
 
 @dataclass(frozen=True)
@@ -121,8 +145,25 @@ def compute(
         yield Failed(error)
 
 
-def _steps(request: Request, load: Loader, ticker: Ticker) -> Generator[Started | TileResult, None, None]:
-    from napari_nucseg.inference import adjusted, make_plan, run
+def make_basis(request: Request) -> Basis:
+    """Return what a session on an image needs, before any model is loaded.
+
+    Raises
+    ------
+    NucSegError
+        The image is too large for one layer, or cannot be read.
+    """
+    from napari_nucseg.core.field_cache import FieldCache
+    from napari_nucseg.inference import adjusted
+    from napari_nucseg.io.resample import Resampled
+
+    card = request.model.card
+    image = Resampled(_source(request), card.mpp)
+    fields = request.fields or FieldCache(image.shape, len(card.classes))
+    return Basis(image.scale, adjusted(card, **request.settings), fields)
+
+
+def _source(request: Request) -> ImageSource:
     from napari_nucseg.io.slide import as_source
 
     source = as_source(request.image, request.mpp, request.axes)
@@ -131,18 +172,25 @@ def _steps(request: Request, load: Loader, ticker: Ticker) -> Generator[Started 
             f"The image has {source.shape[0] * source.shape[1] / 1e6:,.0f} megapixels, but the viewer takes "
             f"results of up to {LARGEST / 1e6:,.0f}; use `napari-nucseg segment` on the file, or cut a part out."
         )
-    region = _region(request.area, source.shape)
+    return source
+
+
+def _steps(request: Request, load: Loader, ticker: Ticker) -> Generator[Started | TileResult, None, None]:
+    from napari_nucseg.inference import make_plan, run
+
+    source = _source(request)
+    region = region_of(request.area, source.shape)
     runtime = WatchedRuntime(load(request.model, request.device), ticker)
-    card = request.model.card
-    config = adjusted(card, **request.settings)
-    plan = make_plan(source, runtime, card, region=region, config=config)
+    basis = make_basis(request)
+    plan = make_plan(source, runtime, request.model.card, region=region, config=basis.config)
     ticker.total = len(plan.windows)
-    yield Started(source.shape, runtime.name, len(plan.cells))
-    with closing(run(plan)) as tiles:
+    yield Started(source.shape, runtime.name, len(plan.cells), basis)
+    with closing(run(plan, keep=basis.fields.put)) as tiles:
         yield from tiles
 
 
-def _region(area: Area, shape: tuple[int, int]) -> Region | None:
+def region_of(area: Area, shape: tuple[int, int]) -> Region | None:
+    """Return a part of an image as the pipeline takes it; None for all of it."""
     from napari_nucseg.inference import Region
 
     if area.polygons:

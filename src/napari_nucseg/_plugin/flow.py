@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from napari.utils.notifications import notification_manager, show_error
 from qtpy.QtCore import QTimer
 
+from napari_nucseg._plugin.compute import region_of
 from napari_nucseg._plugin.parts import connect_all, disconnect_all
 from napari_nucseg._plugin.questions import Choice
 from napari_nucseg._plugin.results import ResultLayers, find_results
+from napari_nucseg._plugin.review_desk import ReviewDesk
 from napari_nucseg._plugin.run import RunController
 from napari_nucseg._plugin.services import RuntimeCache, Services
 from napari_nucseg.errors import NucSegError
@@ -70,13 +73,17 @@ class SegmentFlow:
 
     def __init__(self, viewer: Any, services: Services, view: FlowView) -> None:
         self._viewer, self._services, self._view = viewer, services, view
-        self.controller = RunController(self, RuntimeCache(services.load_runtime))
+        runtimes = RuntimeCache(services.load_runtime)
+        self.controller = RunController(self, runtimes)
+        self.desk = ReviewDesk(viewer, runtimes, view.set_status)
         self._known: list[ResultLayers] = []
         self._image: Image | None = None
         self._request: Request | None = None
+        self._started: Started | None = None
         self._results: ResultLayers | None = None
         self._replaces: ResultLayers | None = None
-        self._began, self._runtime, self._why = 0.0, "", ""
+        self._updates = False
+        self._began, self._why = 0.0, ""
         self._closed = False
         self._emitters = [viewer.layers.events.removed]
         connect_all(self._emitters, self._on_removed)
@@ -86,6 +93,9 @@ class SegmentFlow:
         known = {id(results.labels) for results in self._known}
         found = find_results(self._viewer.layers, image, known)
         self._known = list(reversed(found)) + self._known if found else self._known
+        for results in found:
+            if results.review is not None:
+                self.desk.hear(results.review)
         own = [r for r in self._known if image is not None and r.belongs_to(image)]
         chosen = [r for r in own if active is not None and active in r.layers]
         best = chosen or own
@@ -94,37 +104,64 @@ class SegmentFlow:
     def start(self, image: Image, request: Request, parent: Any = None) -> None:
         """Start a run, if need be after asking what to do with the results there are."""
         old = self.results_of(image, self._viewer.layers.selection.active)
-        choice = Choice.KEEP
-        if old is not None:
-            choice = self._services.ask_existing(parent, old.labels.name, old.total(), old.edited)
+        choice = Choice.KEEP if old is None else self._ask(old, request, parent)
         if choice is Choice.CANCEL:
             self._view.set_status("Nothing was run; the results are as they were.")
             return
+        self._updates = choice is Choice.UPDATE
+        if self._updates and old is not None and old.review is not None:
+            request = replace(request, fields=old.review.session.fields)
         self._image, self._request, self._results = image, request, None
-        self._replaces = old if choice is Choice.REPLACE else None
+        self._replaces = None if choice is Choice.KEEP else old
         self._why = ""
         self.controller.start(request, f"NucSeg: {image.name}")
         self._view.set_status("Loading the model…")
         self._view.refresh()
 
+    def _ask(self, old: ResultLayers, request: Request, parent: Any) -> Choice:
+        """Ask what to do with earlier results; those of a review that nobody has begun are of no interest."""
+        if old.review is not None and not old.total() and not old.edited:
+            return Choice.REPLACE
+        if old.edited and _can_update(old, request):
+            reviewed = 0 if old.review is None else old.review.reviewed()
+            return self._services.ask_update(parent, old.labels.name, old.total(), reviewed)
+        return self._services.ask_existing(parent, old.labels.name, old.total(), old.edited)
+
+    def start_review(self, image: Image, request: Request) -> ResultLayers | None:
+        """Begin a review of an image without a run: every click segments one nucleus.
+
+        Returns
+        -------
+        ResultLayers or None
+            None if the image cannot be used, which is said.
+        """
+        try:
+            results = self.desk.start_empty(image, request)
+        except NucSegError as error:
+            self._view.set_status(report_error(error), True)
+            return None
+        self._known.append(results)
+        self._view.refresh()
+        return results
+
     def on_started(self, started: Started) -> None:
         """Put the empty layers into the viewer."""
         if self._image is None or self._request is None:
             return
-        self._began, self._runtime = time.perf_counter(), started.runtime
+        self._began, self._started = time.perf_counter(), started
         self._results = ResultLayers.create(self._image, self._request, started)
         # Known before they come into the viewer, where they would be found as those of another panel.
         self._known.append(self._results)
-        for layer in [] if self._replaces is None else self._replaces.layers:
-            layer.visible = False
+        if self._replaces is not None:
+            self._show_earlier(self._replaces, False)
         for layer in self._results.layers:
             self._viewer.add_layer(layer)
-        self._results.labels.editable = False
+            layer.editable = False
         self._viewer.layers.selection.active = self._results.labels
         self._view.show_results(self._results)
         self._view.set_status(
-            f"Segmenting with {started.runtime}… The labels can be painted once it is done, since tiles are "
-            "still written into them."
+            f"Segmenting with {started.runtime}… Nuclei can be edited once it is done, since tiles are still "
+            "written into the labels."
         )
 
     def on_tile(self, tile: TileResult) -> None:
@@ -133,18 +170,43 @@ class SegmentFlow:
             self._view.show_results(self._results)
 
     def on_finished(self) -> None:
-        """Show the rest, remove what was to be replaced, say how it went."""
-        results = self._results
+        """Show the rest, remove what was to be replaced or update it, say how it went."""
+        results, old = self._results, self._replaces
         if results is None or self._image is None:
             return
         results.show()
         seconds = time.perf_counter() - self._began
-        if self._replaces is not None:
-            self._remove(self._replaces.layers)
-            results.rename(self._image.name)
         n = results.total()
         found = f"{n:,} {'nucleus' if n == 1 else 'nuclei'}" if n else "No nuclei found"
-        self._end(f"{found} in {seconds:.1f} s ({self._runtime}).")
+        runtime = "" if self._started is None else self._started.runtime
+        words = f"{found} in {seconds:.1f} s ({runtime})."
+        if old is not None and self._updates and old.labels in self._viewer.layers:
+            self._results = self._update(old, results)
+            words += f" The {old.review.reviewed() if old.review else 0:,} that you have reviewed are as they were."
+        elif old is not None:
+            self._remove(old.layers)
+            results.rename(self._image.name)
+        self._end(words)
+
+    def _update(self, old: ResultLayers, new: ResultLayers) -> ResultLayers:
+        """Take what a new run has found into the review there is, and its layers away."""
+        request, review = self._request, old.review
+        nuclei = new.nuclei
+        if request is not None and review is not None and nuclei is not None:
+            region = region_of(request.area, new.labels.data.shape)
+            holds = None if region is None else region.holds
+            review.session.rerun(new.labels.data, nuclei, holds)
+        self._known = [results for results in self._known if results is not new]
+        self._remove(new.layers)
+        self._show_earlier(old, True)
+        self._viewer.layers.selection.active = old.labels
+        return old
+
+    @staticmethod
+    def _show_earlier(results: ResultLayers, shown: bool) -> None:
+        """Show the earlier results again, or hide them: a run is to replace or update them."""
+        for layer in results.layers:
+            layer.visible = layer.editable = shown
 
     def on_cancelled(self) -> None:
         """Keep what there is."""
@@ -161,35 +223,44 @@ class SegmentFlow:
         self.controller.cancel()
 
     def shut_down(self) -> None:
-        """Let go of the viewer, stop the run, and touch nothing any more."""
+        """Let go of the viewer, stop the run, and touch nothing any more; reviews go on without this panel."""
         disconnect_all(self._emitters, self._on_removed)
         self._closed = True
         self.controller.shut_down()
-        if self._results is not None and self._results.labels in self._viewer.layers:
-            self._results.labels.editable = True
-
-    def _keep_part(self) -> str:
-        """Keep the nuclei found so far, or take away empty layers; return what was done, in words."""
+        self.desk.leave()
         results = self._results
         if results is not None and results.labels in self._viewer.layers:
             results.show()
+            self._review(results)
+
+    def _keep_part(self) -> str:
+        """Keep the nuclei found so far, or take away empty layers; return what was done, in words."""
+        results, old = self._results, self._replaces
+        if results is not None and results.labels in self._viewer.layers and not self._updates:
+            results.show()
             if results.total():
                 kept = f"the {results.total():,} nuclei found so far were kept"
-                earlier = self._replaces is not None and self._replaces.labels in self._viewer.layers
+                earlier = old is not None and old.labels in self._viewer.layers
+                if old is not None:
+                    for layer in old.layers:
+                        layer.editable = True
                 return f"{kept}, and the earlier results, hidden" if earlier else kept
         left = self._discard(results)
-        for layer in [] if self._replaces is None else self._replaces.layers:
-            layer.visible = True
-        return left
+        if old is not None:
+            self._show_earlier(old, True)
+        return "the review is as it was" if self._updates else left
 
     def _discard(self, results: ResultLayers | None) -> str:
         """Take away what is left of layers that are empty or have lost their labels; say so in words."""
         here = [] if results is None else [layer for layer in results.layers if layer in self._viewer.layers]
+        total = 0 if results is None else results.total()
+        self._results = None
+        self._known = [known for known in self._known if known is not results]
         if self._why:  # napari is in the midst of removing layers, and these may be on its list too
             QTimer.singleShot(0, lambda: self._remove(here))
         else:
             self._remove(here)
-        if results is None or not results.total():
+        if not total:
             return "there were no results yet"
         return "its centres are removed too" if here else "nothing was kept"
 
@@ -199,10 +270,22 @@ class SegmentFlow:
             if not self._closed and layer in self._viewer.layers:
                 self._viewer.layers.remove(layer)
 
+    def _review(self, results: ResultLayers) -> None:
+        """Begin the review of what a run has found."""
+        request, started = self._request, self._started
+        if request is None or started is None or started.basis is None:
+            return
+        try:
+            self.desk.begin(results, request, started.basis)
+        except NucSegError as error:
+            self._view.set_status(report_error(error), True)
+
     def _end(self, text: str, alarm: bool = False) -> None:
-        if self._results is not None:
-            self._results.labels.editable = True
-        self._image = self._request = self._results = self._replaces = None
+        results = self._results
+        if results is not None and results.labels in self._viewer.layers and results.review is None:
+            self._review(results)
+        self._image = self._request = self._results = self._replaces = self._started = None
+        self._updates = False
         self._view.set_status(text, alarm)
         self._view.refresh()
 
@@ -222,3 +305,14 @@ class SegmentFlow:
             self.controller.cancel()
         else:
             self._view.refresh()
+
+
+def _can_update(old: ResultLayers, request: Request) -> bool:
+    """Return whether a run sees the image as the earlier one did, so that their nuclei may stand side by side."""
+    card, about = request.model.card, old.about
+    same = (card.name, card.version, request.mpp.value) == (
+        about["model"],
+        about["model_version"],
+        about["mpp"],
+    )
+    return same and old.review is not None

@@ -6,7 +6,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtWidgets import QFileDialog, QMessageBox
+from qtpy.QtWidgets import QFileDialog, QMessageBox, QPushButton
 
 
 class Choice(Enum):
@@ -14,6 +14,7 @@ class Choice(Enum):
 
     KEEP = "keep both"
     REPLACE = "replace"
+    UPDATE = "update"
     CANCEL = "cancel"
 
 
@@ -39,6 +40,31 @@ def ask_existing(parent: Any, name: str, count: int, edited: bool) -> Choice:
     )
 
 
+def ask_update(parent: Any, name: str, count: int, reviewed: int) -> Choice:
+    """Ask what to do with the results of an earlier run that a person has reviewed, in part or wholly.
+
+    Parameters
+    ----------
+    name : str
+        Of the Labels layer.
+    count : int
+        Nuclei in it.
+    reviewed : int
+        How many of them were accepted, edited, drawn or rejected.
+    """
+    box = QMessageBox(
+        QMessageBox.Icon.Question,
+        "NucSeg",
+        f"You have reviewed {reviewed:,} nuclei in '{name}', which holds {count:,}.",
+        QMessageBox.StandardButton.NoButton,
+        parent,
+    )
+    box.setInformativeText("Keep these as they are, and only find the rest anew? It can be undone.")
+    update = box.addButton("Update: keep what you have reviewed", QMessageBox.ButtonRole.AcceptRole)
+    keep = box.addButton("Keep both (new layers)", QMessageBox.ButtonRole.ActionRole)
+    return _answer(box, update, {update: Choice.UPDATE, keep: Choice.KEEP})
+
+
 def ask_files(parent: Any, paths: list[Path]) -> Choice:
     """Ask what to do with result files that exist already."""
     names = "\n".join(path.name for path in paths)
@@ -56,15 +82,17 @@ def _ask(parent: Any, text: str, details: str, keep: str, replace: str) -> Choic
     box.setInformativeText(details)
     keep_button = box.addButton(keep, QMessageBox.ButtonRole.AcceptRole)
     replace_button = box.addButton(replace, QMessageBox.ButtonRole.DestructiveRole)
-    cancel_button = box.addButton(QMessageBox.StandardButton.Cancel)
-    box.setDefaultButton(keep_button)
-    box.setEscapeButton(cancel_button)
+    return _answer(box, keep_button, {keep_button: Choice.KEEP, replace_button: Choice.REPLACE})
+
+
+def _answer(box: QMessageBox, default: QPushButton, choices: dict[QPushButton, Choice]) -> Choice:
+    """Show a question and return what the button stands for; with Cancel and Esc nothing is done."""
+    box.setEscapeButton(box.addButton(QMessageBox.StandardButton.Cancel))
+    box.setDefaultButton(default)
     box.exec()
     clicked = box.clickedButton()
     box.deleteLater()
-    if clicked is keep_button:
-        return Choice.KEEP
-    return Choice.REPLACE if clicked is replace_button else Choice.CANCEL
+    return choices.get(clicked, Choice.CANCEL)
 
 
 def ask_retype(parent: Any, count: int, old: str, new: str) -> bool:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from napari.layers import Image, Labels, Points
 
-from napari_nucseg._plugin.colouring import Look, labels_colormap, rgba
+from napari_nucseg._plugin.colouring import NO_CLASS, UNKNOWN, Look, NucleusColormap, rgba
+from napari_nucseg._plugin.drawing import draw, draw_palette, redraw
 from napari_nucseg._plugin.images import image_id, placement
 
 if TYPE_CHECKING:
     from napari_nucseg._plugin.compute import Request, Started
-    from napari_nucseg.core.tiling import Box
+    from napari_nucseg._plugin.review import Review
     from napari_nucseg.inference import TileResult
 
 KEY = "napari_nucseg"
@@ -29,12 +29,14 @@ CENTRE_UM = 1.8
 CONTOUR, OUTLINE_OPACITY, FILL_OPACITY = 2, 0.9, 0.45
 """Width of outlines in pixels of the image, and how opaque the two ways of drawing are to begin with."""
 
-SMALL = 4_000_000
-"""Pixels of an image up to which all labels are drawn anew as tiles come in. napari takes about 0.2 s per megapixel
-for it, so in a larger one only the new tile is drawn, in one colour, and the classes' colours come at the end."""
+HOVER = ("id", "class", "score", "area_um2")
+"""Columns of the table of nuclei that are shown under the cursor."""
+
+REVIEW = "napari_nucseg_review"
+"""Key of the labels' metadata under which the review of them is kept, for panels that are opened later."""
 
 PATIENCE = 4.0
-"""Time between two updates of the view during a run, in units of what the last one took."""
+"""Time between two updates of centres and table during a run, in units of what the last one took."""
 
 
 def describe(image: Image, request: Request, started: Started) -> dict[str, Any]:
@@ -54,22 +56,22 @@ def describe(image: Image, request: Request, started: Started) -> dict[str, Any]
         "device": request.device,
         "region": request.area.title,
         "settings": dict(request.settings),
-        "edited": False,
-        "centres_edited": False,
     }
 
 
 class ResultLayers:
     """The layers of one run, their table, and how they are shown.
 
+    During a run they grow tile by tile. Once it has ended a `Review` holds the nuclei, and the layers are views of it.
+
     Attributes
     ----------
     labels : napari.layers.Labels
-        uint32, ids of `nuclei`.
+        uint32, ids of the nuclei.
     points : napari.layers.Points or None
         The centres; None once the user has removed them.
-    nuclei : DataFrame
-        See `napari_nucseg.inference.Result`; kept in the labels' metadata, so that a panel opened later finds it.
+    nuclei : DataFrame or None
+        What the run has found, see `napari_nucseg.inference.Result`; kept in the labels' metadata.
     look : Look
         How the layers are shown from the next `show` on.
     """
@@ -79,23 +81,19 @@ class ResultLayers:
         self._pending: list[pd.DataFrame] = []
         self._shown_at, self._cost = 0.0, 0.0
         self.look = Look()
-        self._coloured: tuple[str, frozenset[str], int] | None = None
-        self._writing = False
-        labels.events.paint.connect(self._on_edited)
-        labels.events.data.connect(self._on_edited)
-        if points is not None:
-            points.events.data.connect(self._on_centres_edited)
 
     @classmethod
     def create(cls, image: Image, request: Request, started: Started) -> ResultLayers:
         """Make empty layers for a run, not yet in any viewer."""
         about = describe(image, request, started)
         place = placement(image)
+        colormap = NucleusColormap()
+        colormap.set_look(Look(), about["colours"], about["classes"])
         labels = Labels(
             np.zeros(started.shape, np.uint32),
             name=f"{image.name} nuclei",
             opacity=FILL_OPACITY,
-            colormap=labels_colormap(Look(), np.zeros(0, np.int64), [], {}),
+            colormap=colormap,
             metadata={KEY: {**about, "role": "nuclei", "nuclei": None}},
             **place,
         )
@@ -120,14 +118,20 @@ class ResultLayers:
 
     @property
     def nuclei(self) -> pd.DataFrame | None:
-        """The table of the nuclei shown, None before the first tile."""
+        """The table of the nuclei that the run found, None before the first tile."""
         table: pd.DataFrame | None = self.about["nuclei"]
         return table
 
     @property
+    def review(self) -> Review | None:
+        """The review of these nuclei; None during a run. A copy of the layer, made by napari, has none."""
+        review: Review | None = self.labels.metadata.get(REVIEW)
+        return review if review is not None and review.session.labels is self.labels.data else None
+
+    @property
     def edited(self) -> bool:
-        """Whether the user has painted a label, or added, moved or deleted a centre."""
-        return bool(self.about["edited"])
+        """Whether a person has dealt with a nucleus."""
+        return self.review is not None and self.review.reviewed() > 0
 
     @property
     def layers(self) -> list[Any]:
@@ -144,40 +148,49 @@ class ResultLayers:
         if self.points is not None:
             self.points.name = f"{image_name} centres"
 
+    def colours(self) -> dict[str, tuple[int, ...]]:
+        """Return the colour of every class; one stands for nuclei without a class, where there are any."""
+        known = {name: tuple(rgb) for name, rgb in self.about["colours"].items()}
+        red, green, blue, _ = (int(255 * part) for part in UNKNOWN)
+        return {**known, NO_CLASS: (red, green, blue)} if NO_CLASS in self.counts() else known
+
     def counts(self) -> dict[str, int]:
         """Return the number of nuclei of every class, those of count 0 included."""
+        if self.review is not None:
+            return self.review.counts()
         nuclei = self.nuclei
         found = {} if nuclei is None else nuclei["class"].value_counts().to_dict()
         return {name: int(found.get(name, 0)) for name in self.about["classes"]}
 
     def total(self) -> int:
         """Return the number of nuclei."""
-        return 0 if self.nuclei is None else len(self.nuclei)
+        return sum(self.counts().values())
 
     def add(self, tile: TileResult) -> bool:
-        """Take in a tile; return whether it is shown already, or waits for the next update of the view."""
-        small = self.labels.data.size <= SMALL
+        """Take in a tile; return whether its centres are shown already, or wait for the next update."""
         tile.paint(self.labels.data)  # not by the layer's own methods: a run is no edit to be undone
-        if not small:
-            _draw(self.labels, tile.box)
+        kinds = pd.Index(self.about["classes"]).get_indexer(tile.nuclei["class"])
+        colormap_of(self.labels).set_kinds(tile.nuclei["id"].to_numpy(), kinds)
+        draw(self.labels, tile.box)
         self._pending.append(tile.nuclei)
         due = time.perf_counter() - self._shown_at >= PATIENCE * self._cost
         if due:
-            self._update(colour_labels=small)
+            self._update()
         return due
 
     def show(self, look: Look | None = None) -> None:
         """Show all that was taken in, and from now on in the given look."""
         self.look = look or self.look
-        self._update(colour_labels=True)
+        self._colour_labels()
+        self._update()
 
-    def _update(self, colour_labels: bool) -> None:
+    def _update(self) -> None:
         began = time.perf_counter()
-        with self._own_writes():
+        if self.review is not None:
+            self.review.show_points(self.look)
+        else:
             self._take_in()
             self._colour_points()
-            if colour_labels:
-                self._colour_labels()
         self._shown_at = time.perf_counter()
         self._cost = self._shown_at - began
 
@@ -195,32 +208,26 @@ class ResultLayers:
         known = self.nuclei
         nuclei = new if known is None else pd.concat([known, new], ignore_index=True)
         self.about["nuclei"] = nuclei
-        self.labels.features = _hover_table(nuclei)
+        self.labels.features = hover_table(*(nuclei[name].to_numpy() for name in HOVER))
         if self.points is not None and len(new):
-            self._append_points(self.points, new)
-
-    @staticmethod
-    def _append_points(points: Points, new: pd.DataFrame) -> None:
-        before = points.features  # the user may have edited the points meanwhile: only add to them
-        points.data = np.concatenate([points.data, new[["centre_y", "centre_x"]].to_numpy()])
-        columns = new[["id", "class", "score", "area_um2"]]
-        points.features = pd.concat([before, columns], ignore_index=True) if len(before) else columns
-        points.selected_data = set()
+            editable = self.points.editable
+            self.points.data = nuclei[["centre_y", "centre_x"]].to_numpy()
+            self.points.editable = editable  # which napari has set anew
+            self.points.features = nuclei[["id", "class", "score", "area_um2"]]
+            self.points.selected_data = set()
 
     def _colour_labels(self) -> None:
+        labels, colormap = self.labels, colormap_of(self.labels)
         contour = CONTOUR if self.look.outlines else 0
-        if self.labels.contour != contour:
-            self.labels.contour = contour
-            self.labels.opacity = OUTLINE_OPACITY if contour else FILL_OPACITY
-        key = (self.look.by, self.look.hidden, self.total())
-        if key == self._coloured:
-            self.labels.refresh()
-            return
-        self._coloured = key
-        nuclei = self.nuclei
-        ids = np.zeros(0, np.int64) if nuclei is None else nuclei["id"].to_numpy()
-        names = [] if nuclei is None else nuclei["class"].tolist()
-        self.labels.colormap = labels_colormap(self.look, ids, names, self.about["colours"])
+        mapped = colormap.set_look(self.look, self.about["colours"], self.about["classes"])
+        if labels.colormap is not colormap:
+            labels.colormap = colormap
+        if labels.contour != contour:
+            labels.contour = contour
+            labels.opacity = OUTLINE_OPACITY if contour else FILL_OPACITY
+        elif mapped:
+            redraw(labels)
+        draw_palette(labels)
 
     def _colour_points(self) -> None:
         if self.points is not None and len(self.points.data):
@@ -228,51 +235,31 @@ class ResultLayers:
             self.points.face_color = rgba(self.about["colours"], classes.tolist())
             self.points.shown = ~np.isin(classes, list(self.look.hidden))
 
-    @contextmanager
-    def _own_writes(self) -> Iterator[None]:
-        self._writing = True
-        try:
-            yield
-        finally:
-            self._writing = False
 
-    def _on_edited(self, _event: Any = None) -> None:
-        if not self._writing:
-            self.about["edited"] = True
-
-    def _on_centres_edited(self, _event: Any = None) -> None:
-        if not self._writing:
-            self.about["edited"] = self.about["centres_edited"] = True
+def colormap_of(labels: Labels) -> NucleusColormap:
+    """Return our colormap of a layer, which napari remembers when the user has chosen its own colours instead."""
+    for known in (labels.colormap, labels._direct_colormap):
+        if isinstance(known, NucleusColormap):
+            return known
+    return NucleusColormap()
 
 
-def _draw(labels: Labels, box: Box) -> None:
-    """Draw a part of a layer whose pixels were written, and that part alone.
+def hover_table(ids: Any, names: Any, scores: Any, areas: Any) -> pd.DataFrame:
+    """Return the features that napari shows under the cursor; row 0 stands for the background.
 
-    napari has no public way to do so; this is what its brush does once it has written. Where napari shows no
-    plain 2-D slice of the pixels, the part is drawn at the next full update.
+    Parameters
+    ----------
+    ids, names, scores, areas : (n,) arrays
+        Areas in square micrometres.
     """
-    shown = labels._slice.image
-    if labels._slice_input.ndisplay != 2 or not np.shares_memory(shown.raw, labels.data):
-        return
-    if labels.contour == 0:
-        part = tuple(box.slices[axis] for axis in labels._slice_input.displayed)
-        shown.view[part] = labels.colormap._data_to_texture(shown.raw[part])
-    labels._accumulate_updated_slice(box.slices)
-    labels._partial_labels_refresh()
-
-
-def _hover_table(nuclei: pd.DataFrame) -> pd.DataFrame:
-    """Return the features that napari shows under the cursor; row 0 stands for the background."""
-    table = pd.DataFrame(
+    return pd.DataFrame(
         {
-            "index": nuclei["id"].to_numpy(np.int64),
-            "class": nuclei["class"].to_numpy(object),
-            "score": nuclei["score"].to_numpy(float).round(2),
-            "area_um2": nuclei["area_um2"].to_numpy(float).round(1),
+            "index": np.concatenate([[0], np.asarray(ids, np.int64)]),
+            "class": np.concatenate([[None], np.asarray(names, object)]),
+            "score": np.concatenate([[np.nan], np.asarray(scores, float).round(2)]),
+            "area_um2": np.concatenate([[np.nan], np.asarray(areas, float).round(1)]),
         }
     )
-    background = pd.DataFrame({"index": [0], "class": [None], "score": [np.nan], "area_um2": [np.nan]})
-    return pd.concat([background, table], ignore_index=True) if len(table) else background
 
 
 def find_results(

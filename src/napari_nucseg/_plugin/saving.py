@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.qt.threading import create_worker
 
+from napari_nucseg._plugin.drawing import box_of
 from napari_nucseg._plugin.flow import report_error
 from napari_nucseg._plugin.images import axes_of, pixels_of
 from napari_nucseg._plugin.questions import Choice
+from napari_nucseg.core.tiling import Box
 from napari_nucseg.errors import NucSegError
 
 if TYPE_CHECKING:
@@ -25,15 +27,14 @@ if TYPE_CHECKING:
     from napari_nucseg._plugin.services import Services
 
 
-UNCLASSIFIED = "unclassified"
-"""Class, in saved files, of nuclei painted by hand."""
-
 SHAPE_COLUMNS = ("area_um2", "perimeter_um", "eccentricity", "solidity", "mean_haematoxylin")
 """Columns of the table that follow from labels and image alone."""
 
-CENTRES_LEFT = (
-    " Centres that you moved, added or deleted are not in the files yet; they hold those of the run."
-)
+LAST_COLUMNS = ("state", "origin")
+"""Columns that say how a person has dealt with a nucleus, and where it comes from."""
+
+FEW = 500
+"""Nuclei up to which each is measured by itself; of more, all are measured in one go."""
 
 
 def stem_of(name: str) -> str:
@@ -65,8 +66,12 @@ class Snapshot:
     ----------
     labels : (H, W) integers
         A copy.
-    nuclei : DataFrame
-        As the run wrote it; never changed in place.
+    table : DataFrame
+        See `Session.table`.
+    boxes : dict of int -> Box or None
+        Nuclei whose shape is not that which the run has measured, and where they lie.
+    measured : DataFrame or None
+        What the run has measured.
     about : dict
         See `napari_nucseg._plugin.results.describe`.
     image, axes
@@ -74,58 +79,95 @@ class Snapshot:
     """
 
     labels: NDArray[Any]
-    nuclei: pd.DataFrame
+    table: pd.DataFrame
+    boxes: dict[int, Box | None]
+    measured: pd.DataFrame | None
     about: dict[str, Any]
     image: Any
     axes: str | None
 
 
+def snapshot(results: ResultLayers, image: Image) -> Snapshot | None:
+    """Return the results as they are now; None where there is nothing to save."""
+    review = results.review
+    if review is None:
+        return None
+    table = review.session.table()
+    known = np.zeros(0) if results.nuclei is None else results.nuclei["id"].to_numpy()
+    fresh = table[table["id"].isin(review.touched) | ~table["id"].isin(known)]
+    columns = (fresh[name].tolist() for name in ("id", "centre_y", "centre_x"))
+    labels = np.array(review.session.labels)
+    boxes = {
+        i: box_of(labels, i, (y, x), 400) if len(fresh) <= FEW else None
+        for i, y, x in zip(*columns, strict=True)
+    }
+    pixels, axes = pixels_of(image), axes_of(image)
+    return Snapshot(labels, table, boxes, results.nuclei, dict(results.about), pixels, axes)
+
+
 def save(folder: Path, stem: str, shot: Snapshot) -> list[Path]:
-    """Write labels, table and GeoJSON; the table is brought up to date where the user edited."""
+    """Write labels, table and GeoJSON, with every nucleus measured as it is now."""
     from napari_nucseg.io.export import save_results
 
     about = shot.about
-    nuclei = remeasured(shot) if about["edited"] else shot.nuclei
     folder.mkdir(parents=True, exist_ok=True)
-    return save_results(folder, stem, shot.labels, nuclei, about["mpp"], about["colours"])
+    return save_results(folder, stem, shot.labels, full_table(shot), about["mpp"], about["colours"])
 
 
-def remeasured(shot: Snapshot) -> pd.DataFrame:
-    """Return the table that belongs to edited labels.
-
-    Size, shape and staining are measured anew. Centres, classes and scores of the nuclei which the run found stay.
-    Those painted by hand are of class `UNCLASSIFIED`, their centre is their centroid, and they have neither score
-    nor probabilities. Nuclei whose label is gone are left out.
+def full_table(shot: Snapshot) -> pd.DataFrame:
+    """Return the table of the nuclei with their measures; those whose shape has changed are measured anew.
 
     Raises
     ------
     NucSegError
-        Labels and image are not of one size any more, or the labels not integers.
+        Labels and image are not of one size any more.
     """
+    import pandas as pd
+
+    ids = shot.table["id"].to_numpy()
+    shapes = pd.DataFrame(np.nan, index=ids, columns=list(SHAPE_COLUMNS))
+    if shot.measured is not None and set(SHAPE_COLUMNS) <= set(shot.measured.columns):
+        run = shot.measured.set_index("id")[list(SHAPE_COLUMNS)]
+        shapes.update(run[run.index.isin(ids)])
+    if shot.boxes:
+        shapes.update(_measure(shot))
+    table = shot.table.reset_index(drop=True)
+    first = [name for name in table.columns if name not in (*LAST_COLUMNS, "locked")]
+    return pd.concat([table[first], shapes.reset_index(drop=True), table[list(LAST_COLUMNS)]], axis=1)
+
+
+def _measure(shot: Snapshot) -> pd.DataFrame:
+    """Measure the nuclei of `shot.boxes`."""
     import pandas as pd
 
     from napari_nucseg.core.measure import measure
     from napari_nucseg.io.slide import as_source
 
-    rows, columns = (np.flatnonzero(shot.labels.any(axis)) for axis in (1, 0))
-    if not rows.size:
-        return shot.nuclei[:0]
     source = as_source(shot.image, shot.about["mpp"], shot.axes)
     if source.shape != shot.labels.shape:
         raise NucSegError(
             f"The labels are of shape {shot.labels.shape} and the image {source.shape}, so that the edited nuclei "
             "can't be measured; give both one shape."
         )
-    y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-    found = measure(shot.labels[y0:y1, x0:x1], source.read(y0, y1, x0, x1), shot.about["mpp"])
-    shape = pd.DataFrame({name: getattr(found, name) for name in SHAPE_COLUMNS}, index=found.id)
-    table = shot.nuclei.set_index("id").reindex(found.id)
-    table[list(SHAPE_COLUMNS)] = shape
-    painted = ~np.isin(found.id, shot.nuclei["id"])
-    table.loc[painted, "class"] = UNCLASSIFIED
-    table.loc[painted, "centre_y"] = found.centroid_y[painted] + y0
-    table.loc[painted, "centre_x"] = found.centroid_x[painted] + x0
-    return table.rename_axis("id").reset_index()[shot.nuclei.columns]
+    wanted: list[tuple[list[int], Box | None]]
+    if len(shot.boxes) <= FEW:
+        wanted = [([id_], box) for id_, box in shot.boxes.items()]
+    else:
+        wanted = [(list(shot.boxes), _extent(shot.labels))]
+    found = []
+    for ids, box in wanted:
+        if box is not None:
+            rgb = source.read(box.y0, box.y1, box.x0, box.x1)
+            one = measure(shot.labels[box.slices], rgb, shot.about["mpp"], ids=ids)
+            found.append(pd.DataFrame({name: getattr(one, name) for name in SHAPE_COLUMNS}, index=one.id))
+    return pd.concat(found) if found else pd.DataFrame(columns=list(SHAPE_COLUMNS))
+
+
+def _extent(labels: NDArray[Any]) -> Box | None:
+    rows, columns = (np.flatnonzero(labels.any(axis)) for axis in (1, 0))
+    if not rows.size:
+        return None
+    return Box(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
 
 
 class Saver:
@@ -143,7 +185,6 @@ class Saver:
     ) -> None:
         self._services, self._say, self._done = services, say, done
         self._worker: Any = None
-        self._note = ""
 
     @property
     def saving(self) -> bool:
@@ -153,7 +194,8 @@ class Saver:
     def start(self, results: ResultLayers, image: Image, parent: Any = None) -> None:
         """Ask for a folder and save the results of an image into it."""
         folder = self._services.ask_folder(parent, "Folder for the results")
-        if folder is None or results.nuclei is None:
+        shot = None if folder is None else snapshot(results, image)
+        if folder is None or shot is None:
             return
         stem = stem_of(str(results.about["image"]))
         present = [path for path in targets(folder, stem) if path.exists()]
@@ -163,10 +205,6 @@ class Saver:
                 return
             stem = free_stem(folder, stem) if choice is Choice.KEEP else stem
         self._say(f"Saving to {folder}…", False)
-        about = dict(results.about)
-        self._note = CENTRES_LEFT if about.get("centres_edited") else ""
-        labels = np.array(results.labels.data)
-        shot = Snapshot(labels, results.nuclei, about, pixels_of(image), axes_of(image))
         self._worker = create_worker(
             save,
             folder,
@@ -183,7 +221,7 @@ class Saver:
 
     def _on_saved(self, paths: list[Path]) -> None:
         self._worker = None
-        self._say(f"Saved {', '.join(path.name for path in paths)} to {paths[0].parent}.{self._note}", False)
+        self._say(f"Saved {', '.join(path.name for path in paths)} to {paths[0].parent}.", False)
         self._done()
 
     def _on_errored(self, error: Exception) -> None:

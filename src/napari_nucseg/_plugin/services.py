@@ -40,6 +40,8 @@ class Services:
     inspect_devices : () -> DeviceReport
     ask_existing : (parent, name, count, edited) -> Choice
         What to do with results that exist already.
+    ask_update : (parent, name, count, reviewed) -> Choice
+        What to do with results that a person has reviewed.
     ask_files : (parent, paths) -> Choice
         What to do with files that exist already.
     ask_folder : (parent, title) -> Path or None
@@ -50,6 +52,7 @@ class Services:
     load_runtime: Callable[[Model, str], Runtime] = _load_runtime
     inspect_devices: Callable[[], DeviceReport] = _inspect_devices
     ask_existing: Callable[[Any, str, int, bool], Choice] = questions.ask_existing
+    ask_update: Callable[[Any, str, int, int], Choice] = questions.ask_update
     ask_files: Callable[[Any, list[Path]], Choice] = questions.ask_files
     ask_folder: Callable[[Any, str], Path | None] = questions.ask_folder
 

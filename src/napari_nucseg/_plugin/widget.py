@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
@@ -17,6 +18,8 @@ from napari_nucseg._plugin.legend import Legend
 from napari_nucseg._plugin.model_fields import AdvancedField, DeviceField, ModelField
 from napari_nucseg._plugin.parts import disconnect_all, enable
 from napari_nucseg._plugin.region_field import RegionField
+from napari_nucseg._plugin.regions import Area
+from napari_nucseg._plugin.review_section import ReviewSection
 from napari_nucseg._plugin.run_bar import RunBar
 from napari_nucseg._plugin.saving import Saver
 from napari_nucseg._plugin.services import Services
@@ -24,6 +27,7 @@ from napari_nucseg.errors import NucSegError
 
 if TYPE_CHECKING:
     from napari_nucseg._plugin.results import ResultLayers
+    from napari_nucseg._plugin.review import Review
 
 INSPECT_AFTER_MS = 400
 """Wait before the machine is looked over, so that the panel is drawn before torch is imported beside it."""
@@ -46,6 +50,7 @@ class NucSegWidget(QWidget):
         self._make_fields()
         self.flow = SegmentFlow(napari_viewer, self._services, self)
         self._saver = Saver(self._services, self.set_status, self.refresh)
+        self.review = ReviewSection(napari_viewer, self, self._begin_review, self._on_counted)
         self._lay_out()
         self._connect()
         self._follow(napari_viewer.layers.selection.active)
@@ -77,6 +82,7 @@ class NucSegWidget(QWidget):
         column.addLayout(form)
         column.addWidget(self.advanced)
         column.addWidget(self.run_bar)
+        column.addWidget(self.review.panel)
         self._results_box = self._make_results_box()
         column.addWidget(self._results_box)
         column.addStretch()
@@ -126,19 +132,25 @@ class NucSegWidget(QWidget):
 
     def run(self) -> None:
         """Segment what the fields say."""
-        self.mpp.commit()  # a click on Run does not end the typing on every system
-        layer, model, why_not = self.image.layer, self.model.model, self._why_not()
-        if why_not is not None or layer is None or model is None:
+        layer, request = self.image.layer, self._request(self._why_not, whole=False)
+        if layer is not None and request is not None:
+            self.flow.start(layer, request, self)
+
+    def _request(self, why_not: Callable[[], str | None], whole: bool) -> Request | None:
+        """Return what the fields say; None if they can't be used, which is said."""
+        self.mpp.commit()  # a click on a button does not end the typing on every system
+        layer, model, reason = self.image.layer, self.model.model, why_not()
+        if reason is not None or layer is None or model is None:
             self.refresh()
-            if why_not is not None:
-                self.set_status(why_not, True)
-            return
+            if reason is not None:
+                self.set_status(reason, True)
+            return None
         try:
-            area = self.region.area()
+            area = Area() if whole else self.region.area()
         except NucSegError as error:
             self.set_status(report_error(error), True)
-            return
-        request = Request(
+            return None
+        return Request(
             image=pixels_of(layer),
             axes=axes_of(layer),
             mpp=self.mpp.mpp,
@@ -147,7 +159,14 @@ class NucSegWidget(QWidget):
             area=area,
             settings=self.advanced.settings,
         )
-        self.flow.start(layer, request, self)
+
+    def _begin_review(self) -> Review | None:
+        """Begin a review without a run."""
+        layer, request = self.image.layer, self._request(self._why_no_click, whole=True)
+        if layer is None or request is None:
+            return None
+        results = self.flow.start_review(layer, request)
+        return None if results is None else results.review
 
     def cancel(self) -> None:
         """Stop the run and keep what was found."""
@@ -155,6 +174,10 @@ class NucSegWidget(QWidget):
 
     def _why_not(self) -> str | None:
         """Return why there cannot be a run, None where there can."""
+        return self._why_no_click() or self.region.why_not()
+
+    def _why_no_click(self) -> str | None:
+        """Return why image and model can't be used, None where they can."""
         if self.flow.controller.running:
             return "A run is under way; cancel it first."
         if self.image.layer is None:
@@ -171,7 +194,7 @@ class NucSegWidget(QWidget):
             )
         if self.model.model is None:
             return "No model is installed; add one from a folder."
-        return self.region.why_not()
+        return None
 
     def set_status(self, text: str, alarm: bool = False) -> None:
         """See `FlowView`."""
@@ -184,16 +207,26 @@ class NucSegWidget(QWidget):
             return
         self._results_box.setVisible(results is not None)
         if results is not None:
-            self.legend.set_classes(results.about["colours"], results.about["classes"])
-            self.legend.set_counts(results.counts())
+            counts = results.counts()
+            self.legend.set_classes(results.colours(), tuple(counts))
+            self.legend.set_counts(counts)
             self._heading.setText(f"{results.labels.name}: {results.total():,}")
             results.look = self.legend.look
+        self._follow_review(results)
         none = "There are no results to save." if results is None or not results.total() else None
         busy = "A run is under way; wait for its end." if self.flow.controller.running else None
         busy = "Files are being written." if self._saver.saving else busy
         enable(
             self.save_button, busy or none, "Save label TIFF, CSV table and GeoJSON for QuPath in a folder."
         )
+
+    def _follow_review(self, results: ResultLayers | None) -> None:
+        review = None if results is None else results.review
+        running = "A run is under way; wait for its end." if self.flow.controller.running else None
+        self.review.follow(review, running or (self._why_no_click() if review is None else None), running)
+
+    def _on_counted(self) -> None:
+        self.show_results(self.results)
 
     def refresh(self) -> None:
         """See `FlowView`."""
@@ -207,6 +240,7 @@ class NucSegWidget(QWidget):
     def _on_image(self) -> None:
         self.mpp.set_layer(self.image.layer)
         self.region.set_image(self.image.layer)
+        self.review.panel.set_image(self.image.layer)
         self.refresh()
 
     def _on_model(self) -> None:
@@ -260,7 +294,7 @@ class NucSegWidget(QWidget):
         self.flow.shut_down()
         disconnect_all([self._viewer.layers.selection.events.active], self._on_active)
         disconnect_all([self._viewer.layers.events.inserted], self._on_inserted)
-        for field in (self.image, self.mpp, self.region):
+        for field in (self.image, self.mpp, self.region, self.review):
             field.release()
 
     def event(self, event: QEvent) -> bool:

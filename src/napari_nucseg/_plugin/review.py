@@ -1,0 +1,358 @@
+"""A review in the viewer: a session, its two layers as views of it, gestures and keys."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from psygnal import Signal
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication
+
+from napari_nucseg._plugin.colouring import NO_CLASS, Look
+from napari_nucseg._plugin.drawing import box_of, draw, redraw
+from napari_nucseg._plugin.parts import connect_all, disconnect_all
+from napari_nucseg._plugin.results import KEY, REVIEW, ResultLayers, colormap_of, hover_table
+from napari_nucseg._plugin.review_actions import ReviewActions
+from napari_nucseg._plugin.review_brush import Brush
+from napari_nucseg._plugin.review_camera import go_to, view_box
+from napari_nucseg._plugin.review_edits import EditQueue
+from napari_nucseg._plugin.review_gestures import PointGestures
+from napari_nucseg._plugin.review_keys import bind_keys, unbind_keys
+from napari_nucseg._plugin.review_points import MOST, PointsView
+from napari_nucseg.core.nuclei import Change, is_live, is_reviewed
+
+if TYPE_CHECKING:
+    from napari_nucseg._plugin.review_edits import Maps
+    from napari_nucseg.review_queue import ReviewQueue
+    from napari_nucseg.session import Session
+
+REST_MS = 150
+"""Rest of the camera after which the points of the new view are shown."""
+
+HOVER_MS = 400
+"""Rest of the edits after which napari's table of what is under the cursor is renewed, which takes some time."""
+
+FEW = 100
+"""Nuclei that change colour, up to which each is drawn alone."""
+
+
+class SessionListener(Protocol):
+    """Whoever wants to know when a session begins and ends, such as what saves it."""
+
+    def session_began(self, review: Review) -> None:
+        """Take notice of a session; its edits come with `review.session.changed`."""
+
+    def session_ended(self, review: Review) -> None:
+        """Conclude: the layers are gone from the viewer, or hold another session now."""
+
+
+class Review:
+    """Binds a session to the layers of a result, until the labels are removed from the viewer.
+
+    It lives in the metadata of the labels: panels may come and go.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    results : ResultLayers
+        Whose labels' data is the session's array.
+    session : Session
+    maps : Maps or None
+        Computes maps that an edit lacks.
+
+    Attributes
+    ----------
+    said : Signal(str, bool)
+        A sentence for the user, and whether it is an alarm.
+    selected_changed : Signal(list)
+        Ids of the nuclei that actions are about.
+    clicking_changed : Signal(bool)
+        Whether every click adds a nucleus.
+    """
+
+    said = Signal(str, bool)
+    selected_changed = Signal(list)
+    clicking_changed = Signal(bool)
+
+    def __init__(self, viewer: Any, results: ResultLayers, session: Session, maps: Maps | None) -> None:
+        self.viewer, self.session = viewer, session
+        self.labels, self.points = results.labels, results.points
+        self.listeners: list[SessionListener] = []
+        self.mpp = float(results.about["mpp"] or 1.0)
+        self.look = results.look
+        self.refusals = 0
+        self.touched: set[int] = set()
+        """Nuclei whose pixels have changed since they were found."""
+        self._linking = False
+        self.maps = maps
+        self.edits = EditQueue(maps, self._on_said, self._settle)
+        self.actions = ReviewActions(self)
+        self.labels.metadata[REVIEW] = self
+        self._begin()
+
+    def _begin(self) -> None:
+        self._rest, self._hover = _timer(REST_MS, self._on_rest), _timer(HOVER_MS, self._renew_hover)
+        self._brush = Brush(self.labels, self.session, self.edits)
+        self.view: PointsView | None = None
+        self._gestures: PointGestures | None = None
+        self._set_classes()
+        records = self.session.records
+        colormap_of(self.labels).set_kinds(records["id"], records["kind"])
+        self.adopt_points(self.points)
+        self.session.changed.connect(self._on_changed)
+        self.session.classes_changed.connect(self._on_classes)
+        self._camera = [self.viewer.scene.camera.events.center, self.viewer.scene.camera.events.zoom]
+        connect_all(self._camera, self._on_camera)
+        connect_all([self.viewer.layers.events.removed], self._on_removed)
+        connect_all([self.labels.events.selected_label], self._on_label)
+        self.new_label()
+        self._hover.start()
+
+    def adopt_points(self, points: Any) -> None:
+        """Show the centres in this layer, and take its gestures as edits; None: in none."""
+        self.points = points
+        if points is not None:
+            self.view = PointsView(points, self.session, self.mpp)
+            self.view.window = view_box(self.viewer, self.labels)
+            self.view.set_look(self.look)
+            points.selected_data = set()
+            self._gestures = PointGestures(self.view, self.session, self.edits)
+            connect_all([points.selected_data.events.items_changed], self._on_selected)
+            connect_all([points.events.mode], self._on_mode)
+            points.editable = True
+        bind_keys(self.actions, self.labels, points, self.new_label, self.say)
+        self.labels.editable = True
+
+    def end(self) -> None:
+        """Let go of the layers."""
+        if self.labels.metadata.get(REVIEW) is not self:
+            return
+        del self.labels.metadata[REVIEW]
+        self.edits.cancel()
+        self._rest.stop()
+        self._hover.stop()
+        self._brush.release()
+        self._drop_points()
+        self.session.changed.disconnect(self._on_changed)
+        self.session.classes_changed.disconnect(self._on_classes)
+        disconnect_all(self._camera, self._on_camera)
+        disconnect_all([self.viewer.layers.events.removed], self._on_removed)
+        disconnect_all([self.labels.events.selected_label], self._on_label)
+        unbind_keys(self.labels)
+        self.actions.close()
+        if "queue" in self.__dict__:
+            self.queue.close()
+        for listener in self.listeners:
+            listener.session_ended(self)
+
+    @cached_property
+    def queue(self) -> ReviewQueue:
+        """The order of review; made when it is first asked for, since it looks at every outline."""
+        from napari_nucseg.review_queue import ReviewQueue
+
+        return ReviewQueue(self.session)
+
+    def say(self, text: str, alarm: bool = False) -> None:
+        """Tell the user."""
+        self.said.emit(text, alarm)
+        self.viewer.status = text
+
+    def window(self) -> Any:
+        """Return the window that a dialog belongs to."""
+        return QApplication.activeWindow()
+
+    def reviewed(self) -> int:
+        """Return how many nuclei a person has dealt with."""
+        return int(is_reviewed(self.session.records).sum())
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of nuclei of every class, and of those without one if there are any."""
+        session = self.session
+        kinds = session.records["kind"][session.live]
+        found = np.bincount(kinds[kinds >= 0], minlength=len(session.classes))
+        counts = {c.name: int(n) for c, n in zip(session.classes, found, strict=True)}
+        unknown = int((kinds < 0).sum())
+        return {**counts, NO_CLASS: unknown} if unknown else counts
+
+    def selected(self) -> list[int]:
+        """Return the ids of the selected nuclei: of the points, or of the label where the labels are active."""
+        if self.viewer.layers.selection.active is self.labels or self.view is None:
+            id_ = int(self.labels.selected_label)
+            return [id_] if self.is_live(id_) else []
+        return self.view.selected
+
+    def select(self, ids: list[int]) -> None:
+        """Select nuclei in both layers."""
+        self._linking = True
+        try:
+            if self.view is not None:
+                self.view.select(ids)
+            if len(ids) == 1 and self.is_live(ids[0]):
+                self.labels.selected_label = ids[0]
+        finally:
+            self._linking = False
+        self.selected_changed.emit(self.actions.selected())
+
+    def look_at(self, id_: int) -> None:
+        """Move the camera to a nucleus and select it."""
+        record = self.session.record(id_)
+        go_to(
+            self.viewer, self.labels, (float(record["y"]), float(record["x"])), int(record["area"]), self.mpp
+        )
+        self._on_rest()
+        self.select([id_])
+
+    def reveal(self, change: Change) -> None:
+        """Move the camera to where something has changed, unless it is seen already."""
+        shown, box = view_box(self.viewer, self.labels), change.box
+        if box is not None and shown is not None and shown.cut(box) is None:
+            centre = ((box.y0 + box.y1) / 2, (box.x0 + box.x1) / 2)
+            go_to(self.viewer, self.labels, centre, box.shape[0] * box.shape[1], self.mpp)
+
+    @property
+    def clicking(self) -> bool:
+        """Whether every click adds a nucleus."""
+        active = self.viewer.layers.selection.active
+        return self.points is not None and active is self.points and self.points.mode == "add"
+
+    def set_clicking(self, clicking: bool) -> None:
+        """Begin to add a nucleus with every click, or end it."""
+        if self.points is None:
+            self.say("The centres were removed from the viewer; run the model again to have them back.", True)
+            return
+        if clicking:
+            self.points.visible = True
+            self.viewer.layers.selection.active = self.points
+        self.points.mode = "add" if clicking else "select"
+        self.say("Click on nuclei to segment them; a click inside one splits it." if clicking else "")
+
+    def new_label(self) -> None:
+        """Let the brush paint a nucleus of its own."""
+        self.labels.selected_label = int(self.session.next_id)
+
+    def show_points(self, look: Look) -> None:
+        """Show the centres in a look."""
+        self.look = look
+        if self.view is not None:
+            self.view.set_look(look)
+
+    def _on_said(self, text: str, alarm: bool) -> None:
+        self.refusals += alarm
+        self.say(text, alarm)
+
+    def _settle(self) -> None:
+        """Bring the points in agreement with the session and the edits that wait."""
+        if self.view is not None:
+            self.view.overlay = self.edits.overlay
+            if self._gestures is None or not self._gestures.dragging:
+                self.view.sync()
+
+    def _on_changed(self, change: Change) -> None:
+        other = colormap_of(self.labels).set_kinds(change.records["id"], change.records["kind"])
+        if change.box is not None:
+            self.touched.update(change.records["id"].tolist(), np.unique(change.values).tolist())
+        self._draw(change, change.records[other & is_live(change.records)])
+        self._settle()
+        self._hover.start()
+
+    def _draw(self, change: Change, recoloured: Any) -> None:
+        """Draw the pixels that have changed, and nuclei that are of another colour now."""
+        if change.box is not None:
+            draw(self.labels, change.box)
+        if len(recoloured) > FEW:
+            redraw(self.labels)
+            return
+        for r in recoloured:
+            box = box_of(self.session.labels, int(r["id"]), (float(r["y"]), float(r["x"])), int(r["area"]))
+            if box is not None and (change.box is None or box.cut(change.box) != box):
+                draw(self.labels, box)
+
+    def _set_classes(self) -> None:
+        about, classes = self.labels.metadata[KEY], self.session.classes
+        about["classes"] = tuple(c.name for c in classes)
+        about["colours"] = {c.name: tuple(c.colour) for c in classes}
+        if colormap_of(self.labels).set_look(self.look, about["colours"], about["classes"]):
+            redraw(self.labels)
+
+    def _on_classes(self) -> None:
+        from napari_nucseg._plugin.drawing import draw_palette
+
+        self._set_classes()
+        draw_palette(self.labels)
+        self.show_points(self.look)
+
+    def _on_camera(self, _event: Any = None) -> None:
+        if len(self.session.records) > MOST:
+            self._rest.start()
+
+    def _on_rest(self) -> None:
+        if self.view is None:
+            return
+        before = self.view.crowded
+        self.view.window = view_box(self.viewer, self.labels)
+        self._settle()
+        if self.view.crowded and not before:
+            self.say(f"Zoom in to see the centres: more than {MOST:,} are in this view.")
+
+    def _renew_hover(self) -> None:
+        session = self.session
+        records, names = session.records[session.live], [*(c.name for c in session.classes), NO_CLASS]
+        area = records["area"] * self.mpp**2
+        self.labels.features = hover_table(
+            records["id"], np.array(names, object)[records["kind"]], records["score"], area
+        )
+
+    def _on_selected(self, _event: Any = None) -> None:
+        """Let the brush correct the nucleus whose centre is selected."""
+        if self._linking or self.view is None or self.view.writing:
+            return
+        ids = self.view.selected
+        if len(ids) == 1 and self.is_live(ids[0]):
+            self._linking = True
+            self.labels.selected_label = ids[0]
+            self._linking = False
+        self.selected_changed.emit(self.actions.selected())
+
+    def _on_label(self, _event: Any = None) -> None:
+        if self._linking:
+            return
+        id_ = int(self.labels.selected_label)
+        if self.view is not None and self.is_live(id_):
+            self._linking = True
+            self.view.select([id_])
+            self._linking = False
+        self.selected_changed.emit(self.actions.selected())
+
+    def _on_mode(self, _event: Any = None) -> None:
+        self.clicking_changed.emit(self.clicking)
+
+    def is_live(self, id_: int) -> bool:
+        """Return whether an id is that of a nucleus with pixels."""
+        row = int(self.session.rows_of([id_])[0])
+        return row >= 0 and bool(is_live(self.session.records[row : row + 1])[0])
+
+    def _on_removed(self, event: Any) -> None:
+        if event.value is self.labels:
+            self.end()
+        elif event.value is self.points:
+            self._drop_points()
+
+    def _drop_points(self) -> None:
+        if self.points is None or self.view is None:
+            return
+        if self._gestures is not None:
+            self._gestures.release()
+        disconnect_all([self.points.selected_data.events.items_changed], self._on_selected)
+        disconnect_all([self.points.events.mode], self._on_mode)
+        unbind_keys(self.points)
+        self.points = self.view = self._gestures = None
+
+
+def _timer(wait: int, act: Any) -> QTimer:
+    timer = QTimer()
+    timer.setSingleShot(True)
+    timer.setInterval(wait)
+    timer.timeout.connect(act)
+    return timer
