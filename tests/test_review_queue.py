@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from psygnal import Signal
 
-from napari_nucseg.core.nuclei import UNCLASSIFIED, Change, NucleusClass, State, is_live, record_dtype
+from napari_nucseg.core.nuclei import UNCLASSIFIED, Change, NucleusClass, State, record_dtype
 from napari_nucseg.core.tiling import Box
 from napari_nucseg.review_queue import Filter, ReviewQueue, Tally
+from tests.session.boards import make_session, random_edit
 
 CLASSES = (NucleusClass("neoplastic", (255, 0, 0)), NucleusClass("inflammatory", (0, 255, 0)))
 SIDE = 4
@@ -200,40 +201,27 @@ def test_reasons_follow_the_edits(board):
     assert queue.reasons_of(99) == ()
 
 
-EDIT = st.tuples(
-    st.sampled_from(["state", "kind", "score", "grow", "reject", "add", "next"]),
-    st.integers(0, 10**6),
-    st.integers(0, 10**6),
-)
-
-
-@given(st.lists(EDIT, max_size=15))
+@given(seed=st.integers(0, 10**6), edits=st.integers(1, 25))
 @settings(max_examples=40, deadline=None)
-def test_after_any_edits_it_is_as_if_made_anew(edits):
-    board = Board([0.1, 0.5, 0.9, 0.3, 0.7], across=4)
-    board.labels = np.vstack([board.labels, np.zeros((40, board.labels.shape[1]), np.uint32)])
-    queue = ReviewQueue(board)
-    queue.filter = chosen = Filter(states=frozenset({State.PREDICTED, State.EDITED}), scores=(0.2, 1.0))
-    after = None
-    for what, a, b in edits:
-        wanted = a % len(board.records) + 1
-        if what == "next":
-            after = queue.next(after)
-        elif what == "add":
-            board.add(b % 100 / 100)
-        elif what == "reject":
-            board.reject(wanted)
-        elif what == "grow" and is_live(board.records)[wanted - 1]:
-            board.write(board.box(wanted).grown(b % 3, board.labels.shape), wanted, wanted)
-        elif what in ("state", "kind", "score"):
-            board.set(wanted, **{what: {"state": 1 + b % 3, "kind": b % 3 - 1, "score": b % 100 / 100}[what]})
-    anew = ReviewQueue(board)
+def test_after_any_edits_of_a_session_it_is_as_if_made_anew(seed, edits):
+    session, rng = make_session(seed), np.random.default_rng(seed)
+    queue, after = ReviewQueue(session), None
+    queue.filter = chosen = Filter(
+        states=frozenset({State.PREDICTED, State.EDITED}), kinds=frozenset({0, 1}), box=Box(0, 64, 0, 60)
+    )
+    for _ in range(edits):
+        random_edit(session, rng)
+        after = queue.next(after) if rng.random() < 0.5 else after
+        assert after is None or after in session.records["id"]
+    anew = ReviewQueue(session)
     anew.filter = chosen
-    live = np.isin(board.records["id"], board.labels)
-    np.testing.assert_allclose(queue._doubt[live], anew._doubt[live], rtol=1e-5)
+    np.testing.assert_array_equal(queue._ids, session.records["id"])
+    np.testing.assert_allclose(queue._doubt[session.live], anew._doubt[session.live], rtol=1e-5)
     np.testing.assert_array_equal(queue._held, anew._held)
     assert queue.progress() == anew.progress()
-    assert set(walk(queue, queue.remaining)) == set(walk(anew, anew.remaining))
+    ids = set(session.records["id"][anew._held].tolist())
+    queue.filter = chosen
+    assert set(walk(queue, len(ids))) == ids
 
 
 def test_a_closed_queue_no_longer_listens(board):
