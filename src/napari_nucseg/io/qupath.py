@@ -11,7 +11,8 @@ import numpy as np
 
 from napari_nucseg.core.nuclei import NucleusClass, Outline
 from napari_nucseg.io import qupath_feature as features
-from napari_nucseg.io.qupath_scale import Placement, Tally, place, points_inside
+from napari_nucseg.io.qupath_points import PointBatches
+from napari_nucseg.io.qupath_scale import Tally, place
 from napari_nucseg.io.qupath_stream import FeatureStream
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Imported:
     point_kinds : tuple of str or None
         Their classes.
     classes : tuple of NucleusClass
-        Of the outlines and points, in the order of their first use; grey where the file gives no colour.
+        Of the outlines and then of the points, in the order of their first use; grey where the file gives no colour.
     skipped : mapping
         Reason -> number of objects left out.
     notes : mapping
@@ -64,7 +65,7 @@ class Imported:
         text = f"Read {_counted(len(self.outlines), 'shape')} and {_counted(len(self.points), 'point')}"
         if self.notes:
             text += f" ({_listed(self.notes)})"
-        return f"{text}; left out: {_listed(self.skipped) or 'none'}."
+        return f"{text}; left out: {_listed(self.skipped)}." if self.skipped else f"{text}; left out none."
 
 
 def read_geojson(
@@ -118,10 +119,11 @@ def read_geojson(
         if progress is not None and count % _BETWEEN_REPORTS == 0:
             progress(stream.fraction)
         reader.take(feature)
+    imported = reader.result()
     reader.tally.check(Path(path), shape, mpp)
     if progress is not None:
         progress(1.0)
-    return reader.result()
+    return imported
 
 
 class _Reader:
@@ -134,9 +136,8 @@ class _Reader:
         self._known_ids = frozenset(known.values()) if known is not None else frozenset()
         self._limit = limit
         self._outlines: list[Outline] = []
-        self._points: list[NDArray[np.float64]] = []
-        self._point_kinds: list[str | None] = []
-        self._classes: dict[str, features.Colour | None] = {}
+        self._points = PointBatches(shape, self.tally)
+        self._colours: dict[str, features.Colour] = {}
         self._taken: set[int] = set()
         self._skipped: Counter[str] = Counter()
         self._notes: Counter[str] = Counter()
@@ -163,43 +164,26 @@ class _Reader:
     def _place(self, feature: dict[str, Any], properties: dict[str, Any]) -> None:
         polygons, points = features.areas_and_points(features.geometry_of(feature, properties))
         kind, colour = features.class_of(properties)
-        for array in points:
-            self._add_points(array, kind, colour)
-        if polygons:
-            id_ = self._id_of(feature, properties)
-            placed = place(polygons, self._shape, self._limit, id_ is not None, self.tally)
-            if id_ is None and features.measured_id(properties) is not None:
-                self._notes["have an id that is none of this image's and count as new"] += 1
-            self._add_outline(placed, kind, colour, id_)
-
-    def _add_points(
-        self, array: NDArray[np.float64], kind: str | None, colour: features.Colour | None
-    ) -> None:
-        inside, left_out = points_inside(array, self._shape, self.tally)
-        self._skipped.update(left_out)
-        if len(inside):
-            self._points.append(inside)
-            self._point_kinds.extend([kind] * len(inside))
-            self._use(kind, colour)
-
-    def _add_outline(
-        self, placed: Placement, kind: str | None, colour: features.Colour | None, id_: int | None
-    ) -> None:
-        if id_ is not None and id_ in self._taken:
-            self._notes["repeat the id of another and count as new"] += 1
+        if kind is not None and colour is not None:
+            self._colours.setdefault(kind, colour)
+        self._points.add(points, kind)
+        if not polygons:
+            return
+        id_ = self._id_of(feature, properties)
+        placed = place(polygons, self._shape, self._limit, id_ is not None, self.tally)
+        if id_ is None and features.measured_id(properties) is not None:
+            self._notes["with an id of no nucleus here, taken as new"] += 1
+        if id_ in self._taken:
+            self._notes["with the id of one before, taken as new"] += 1
             id_ = None
         if id_ is not None:
             self._taken.add(id_)
+            self._notes["with the id of a nucleus"] += 1
         if placed.crossing:
-            self._notes["cross themselves and were filled by the even-odd rule"] += 1
+            self._notes["crossing themselves, filled by the even-odd rule"] += 1
         if placed.cut:
-            self._notes["were cut at the edge of the image"] += 1
+            self._notes["cut at the edge of the image"] += 1
         self._outlines.append(Outline(placed.box, placed.mask, kind, id_))
-        self._use(kind, colour)
-
-    def _use(self, kind: str | None, colour: features.Colour | None) -> None:
-        if kind is not None and self._classes.get(kind) is None:
-            self._classes[kind] = colour
 
     def _id_of(self, feature: dict[str, Any], properties: dict[str, Any]) -> int | None:
         """Return the nucleus that an object is of.
@@ -220,10 +204,11 @@ class _Reader:
 
     def result(self) -> Imported:
         """Return all that was taken."""
-        points = np.concatenate(self._points) if self._points else np.empty((0, 2))
-        classes = tuple(NucleusClass(name, colour or _NO_COLOUR) for name, colour in self._classes.items())
-        kinds = tuple(self._point_kinds)
-        return Imported(self._outlines, points, kinds, classes, dict(self._skipped), dict(self._notes))
+        points, kinds = self._points.result()
+        names = dict.fromkeys([*(outline.kind for outline in self._outlines), *kinds])
+        classes = [NucleusClass(name, self._colours.get(name, _NO_COLOUR)) for name in names if name]
+        skipped = self._skipped + self._points.skipped
+        return Imported(self._outlines, points, kinds, tuple(classes), dict(skipped), dict(self._notes))
 
 
 def _counted(count: int, noun: str) -> str:
@@ -231,4 +216,4 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
+    return "; ".join(f"{count:,} {reason}" for reason, count in counts.items())

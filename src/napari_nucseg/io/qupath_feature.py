@@ -139,8 +139,8 @@ def measured_id(properties: dict[str, Any]) -> int | None:
     return int(value) if 1 <= value < 2**32 and value == int(value) else None
 
 
-def areas_and_points(geometry: Any) -> tuple[list[list[Ring]], list[Ring]]:
-    """Return polygons as lists of rings, and arrays of points.
+def areas_and_points(geometry: Any) -> tuple[list[list[Ring]], list[Any]]:
+    """Return polygons as lists of rings, and points as they stand in the file, see `as_array`.
 
     Raises
     ------
@@ -148,7 +148,7 @@ def areas_and_points(geometry: Any) -> tuple[list[list[Ring]], list[Ring]]:
         It is neither area nor point, or isn't to be understood.
     """
     polygons: list[list[Ring]] = []
-    points: list[Ring] = []
+    points: list[Any] = []
     kinds = set()
     pending = [geometry]
     while pending:
@@ -164,9 +164,9 @@ def areas_and_points(geometry: Any) -> tuple[list[list[Ring]], list[Ring]]:
         elif kind == "MultiPolygon":
             polygons.extend(_rings(_listed(polygon)) for polygon in coordinates)
         elif kind == "Point" and coordinates:
-            points.append(_array([coordinates]))
+            points.append(coordinates)
         elif kind == "MultiPoint" and coordinates:
-            points.append(_array(coordinates))
+            points.extend(coordinates)
     areas = [rings for rings in polygons if rings]
     if not areas and not points:
         lines = any("Line" in kind for kind in kinds)
@@ -190,7 +190,7 @@ def _listed(found: Any) -> list[Any]:
 
 def _rings(found: list[Any]) -> list[Ring]:
     """Return the rings of a polygon, none if its outer one has no area; a hole that has none is left out."""
-    rings = [_open(_array(_listed(ring))) for ring in found]
+    rings = [_open(as_array(_listed(ring))) for ring in found]
     if not rings or len(rings[0]) < 3:
         return []
     return [ring for ring in rings if len(ring) >= 3]
@@ -202,18 +202,17 @@ def _open(corners: Ring) -> Ring:
     return corners[:-1] if closed else corners
 
 
-def _array(found: list[Any]) -> Ring:
-    """Return x and y of the coordinates, (n, 2); a third one, z, is left out."""
-    if not found:
-        return np.empty((0, 2))
+def as_array(found: list[Any]) -> Ring:
+    """Return x and y of coordinates, (n, 2); a third one, z, is left out, and null is NaN.
+
+    Raises
+    ------
+    UnusableError
+        Some are no numbers.
+    """
     try:
-        try:
-            array = np.array(found, np.float64)
-        except ValueError:  # some with z, some without
-            array = np.array([pair[:2] for pair in found], np.float64)
-    except (TypeError, ValueError, OverflowError, KeyError):
+        pairs = [(pair[0], pair[1]) for pair in found]
+        array: NDArray[np.float64] = np.array(pairs, np.float64).reshape(len(pairs), 2)
+    except (TypeError, ValueError, OverflowError, LookupError):
         raise UnusableError(NO_NUMBERS) from None
-    if array.ndim != 2 or array.shape[1] < 2:
-        raise UnusableError(NO_NUMBERS)
-    result: NDArray[np.float64] = np.ascontiguousarray(array[:, :2])
-    return result
+    return array

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,10 +23,10 @@ OUTSIDE = "outside of the image"
 TOO_LARGE = "too large for a nucleus"
 TOO_SMALL = "too small to hold the centre of a pixel"
 
-LEAST_MEDIAN_PIXELS = 4.0
-LEAST_MEDIAN_UM2 = 4.0
-"""Shapes of a smaller median area are no nuclei: a lymphocyte has some 30 um2, and coordinates in micrometres make
-it 2 um2 at 0.25 um per pixel."""
+LEAST_MEDIAN_PIXELS = 2.0
+LEAST_MEDIAN_UM = 2.5
+"""Shapes of a smaller median length are no nuclei: a lymphocyte is 6 um long, and coordinates in micrometres make
+it 1.5 um at 0.25 um per pixel."""
 
 _ENOUGH_FOR_A_MEDIAN = 5
 _SPREAD = 16
@@ -51,8 +50,8 @@ class Tally:
 
     total: int = 0
     outside: int = 0
-    areas: array[float] = field(default_factory=lambda: array("d"))
-    """Of shapes which aren't known to be nuclei, pixels."""
+    lengths: array[float] = field(default_factory=lambda: array("d"))
+    """The longer sides of the boxes around shapes which aren't known to be nuclei, pixels."""
     least: tuple[float, float] = (math.inf, math.inf)
     most: tuple[float, float] = (-math.inf, -math.inf)
     """x and y."""
@@ -75,34 +74,30 @@ class Tally:
                 f"{shape[0]} pixels (x from {x0:.6g} to {x1:.6g}, y from {y0:.6g} to {y1:.6g}), so that it is of "
                 f"another image or resolution, or not in pixels: {way_out}"
             )
-        if not self.areas:
+        if not self.lengths:
             return
-        median = float(np.median(np.frombuffer(self.areas)))
-        in_um2 = "" if mpp is None else f", {median * mpp**2:.3g} um2"
-        small = (
-            mpp is not None and len(self.areas) >= _ENOUGH_FOR_A_MEDIAN and median * mpp**2 < LEAST_MEDIAN_UM2
-        )
-        if small or median < LEAST_MEDIAN_PIXELS:
+        median = float(np.median(np.frombuffer(self.lengths)))
+        in_um = "" if mpp is None else f" or {median * mpp:.3g} um"
+        enough = mpp is not None and len(self.lengths) >= _ENOUGH_FOR_A_MEDIAN
+        if median < LEAST_MEDIAN_PIXELS or (enough and median * (mpp or 0.0) < LEAST_MEDIAN_UM):
             raise NucSegError(
-                f"the shapes in {path} are too small for nuclei, with a median area of {median:.3g} pixels{in_um2}, "
+                f"the shapes in {path} are too small for nuclei, with a median length of {median:.3g} pixels{in_um}, "
                 f"so that they are in micrometres, degrees or pixels of a lower resolution: {way_out}"
             )
 
 
-def points_inside(
-    points: Ring, shape: tuple[int, int], tally: Tally
-) -> tuple[NDArray[np.float64], Counter[str]]:
-    """Return (row, column) of the points on the image, pixel centres at integers, and how many aren't, by reason."""
+def points_inside(points: Ring, shape: tuple[int, int], tally: Tally) -> NDArray[np.bool_]:
+    """Return which points lie on the image."""
     finite = np.isfinite(points).all(axis=1)
-    known = points[finite]
-    x, y = known[:, 0], known[:, 1]
-    inside = (x >= 0) & (x < shape[1]) & (y >= 0) & (y < shape[0])
-    tally.total += len(known)
-    tally.outside += int(len(known) - inside.sum())
-    if len(known):
+    x, y = points[:, 0], points[:, 1]
+    inside: NDArray[np.bool_] = finite & (x >= 0) & (x < shape[1]) & (y >= 0) & (y < shape[0])
+    count = int(finite.sum())
+    tally.total += count
+    tally.outside += count - int(inside.sum())
+    if count:
+        x, y = x[finite], y[finite]
         tally.reach(float(x.min()), float(x.max()), float(y.min()), float(y.max()))
-    left_out = Counter({NO_NUMBERS: len(points) - len(known), OUTSIDE: int(len(known) - inside.sum())})
-    return known[inside][:, ::-1] - 0.5, +left_out
+    return inside
 
 
 def place(
@@ -136,7 +131,7 @@ def place(
         tally.outside += 1
         raise UnusableError(OUTSIDE)
     if not known:
-        tally.areas.append(area)
+        tally.lengths.append(max(x1 - x0, y1 - y0))
     box = Box(
         max(0, math.floor(y0)),
         min(height, math.ceil(y1)),

@@ -24,6 +24,7 @@ GEOMETRIES = frozenset(
 _PIECE = 2**20
 _NEAR_THE_END = 2**16
 _LONGEST_STRING = 2**24
+_NUMBER_TAIL = 2
 _BLANK = re.compile(r"[ \t\r\n]*")
 _UNREADABLE = (
     OSError,
@@ -227,8 +228,8 @@ class _Window:
                 reason = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
                 raise self.broken(reason) from None
             else:
-                # a number at the very end of the window may go on behind it
-                if end < len(self._text) or not self._grow():
+                # a number near the window's end may go on behind it: 1 of 12, of 1.2, of 1e-2
+                if end + _NUMBER_TAIL < len(self._text) or not self._grow():
                     self._at = end
                     return value
 
