@@ -109,6 +109,13 @@ def test_at_the_end_there_is_nothing_or_the_last_one(board):
     assert queue.next() is None
 
 
+def test_a_new_round_does_not_begin_with_the_one_just_skipped(board):
+    queue = ReviewQueue(board)
+    for wanted in (1, 2, 4, 5):
+        assert queue.next(wanted) == 3
+    assert queue.next(3) == 5
+
+
 def test_asking_again_without_going_on_gives_the_same(board):
     queue = ReviewQueue(board)
     assert [queue.next(), queue.next(), queue.next(None)] == [3, 3, 3]
@@ -120,6 +127,7 @@ def test_going_back_and_forth(board):
     walk(queue, 3)
     assert [queue.previous(1), queue.previous(5), queue.previous(3)] == [5, 3, None]
     assert queue.next(3) == 1, "where one was before going back"
+    assert queue.previous(1) == 5
 
 
 def test_going_back_comes_to_a_rejected_one_but_not_to_one_whose_making_was_undone(board):
