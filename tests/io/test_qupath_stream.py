@@ -10,7 +10,7 @@ import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from napari_nucseg.errors import NucSegError
@@ -71,6 +71,7 @@ def test_all_the_forms(tmp_path: Path, document: object, features: list, indent:
 
 
 @settings(deadline=None, max_examples=60)
+@example([0.0, 12, 1.5e-07, -1e300, "a\\", True], 1)
 @given(st.lists(JSON, max_size=4), st.integers(1, 7))
 def test_pieces_of_any_size(tmp_path_factory: pytest.TempPathFactory, values: list, piece: int) -> None:
     path = tmp_path_factory.mktemp("s") / "a.json"
