@@ -363,3 +363,23 @@ def test_table_has_only_live_nuclei_and_the_words_of_their_states():
     assert table["state"].iloc[0] == "accepted"
     assert set(table["class"]) <= {"red", "green", "blue", "unclassified"}
     assert list(table)[:5] == ["id", "centre_y", "centre_x", "class", "score"]
+
+
+def test_while_an_edit_is_made_apart_others_are_refused_and_it_is_told_at_the_end():
+    import threading
+
+    session = make_session(1)
+    start, told = state_of(session), []
+    session.changed.connect(told.append)
+    thread = threading.Thread(target=lambda: session.apart(lambda: session.retype_class(0, 1)))
+    thread.start()
+    thread.join()
+    assert not told
+    id_ = int(session.records["id"][session.live][0])
+    for edit in (session.undo, session.redo, lambda: session.add(1, 1), lambda: session.drag(id_)):
+        with pytest.raises(NucSegError, match="wait for its end"):
+            edit()
+    session.rejoin()
+    assert [c.name for c in told] == ["Set class green"]
+    session.undo()
+    assert state_of(session) == start

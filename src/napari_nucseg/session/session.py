@@ -5,9 +5,10 @@ Views show it and tell it what the person did; the autosave writes down what it 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,8 @@ from napari_nucseg.session.tables import records_from_table
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Result = TypeVar("Result")
 
 CELL = 512
 """Nuclei whose centres lie in one square of this side, in level-0 pixels, are taken away in one go."""
@@ -97,6 +100,8 @@ class Session(Contents):
         self._history = History()
         self._classes = tuple(classes)
         self._drag: Drag | None = None
+        self._apart: int | None = None
+        self._untold: list[Change] = []
 
     @classmethod
     def from_table(
@@ -175,6 +180,7 @@ class Session(Contents):
 
     def drag(self, ids: Any) -> Drag:
         """Begin to move centres together; see `Drag`."""
+        self._check_alone()
         rows = self._live_rows(ids)
         if self._drag is not None:
             self._drag.end()
@@ -318,6 +324,29 @@ class Session(Contents):
         with self._edit("Run"):
             replace_predicted(self._store, self.ground, self._classes, labels, nuclei, holds)
 
+    def apart(self, work: Callable[[], Result]) -> Result:
+        """Do a long edit in the calling thread, while others may look on but not edit; end it with `rejoin`.
+
+        Parameters
+        ----------
+        work : callable
+            Calls one method of this session.
+
+        Raises
+        ------
+        NucSegError
+            Another such edit is under way.
+        """
+        self._check_alone()
+        self._apart = threading.get_ident()
+        return work()
+
+    def rejoin(self) -> None:
+        """Tell what was done `apart`, in the thread of those who listen, and let all edit again."""
+        self._apart = None
+        while self._untold:
+            self.changed.emit(self._untold.pop(0))
+
     # ---- history ----------------------------------------------------------------------------------------
 
     @property
@@ -332,6 +361,7 @@ class Session(Contents):
 
     def undo(self) -> Change | None:
         """Take the last edit back; None if there is none."""
+        self._check_alone()
         if self._drag is not None:
             self._drag.end()
         if not self._history.done:
@@ -343,6 +373,7 @@ class Session(Contents):
 
     def redo(self) -> Change | None:
         """Do the last undone edit again; None if there is none."""
+        self._check_alone()
         if self._drag is not None or not self._history.undone:
             return None
         step = self._history.undone.pop()
@@ -355,6 +386,7 @@ class Session(Contents):
     @contextmanager
     def _edit(self, name: str) -> Iterator[None]:
         """Do all of an edit or, after an error, nothing."""
+        self._check_alone()
         if self._drag is not None:
             self._drag.end()
         with self._store.logged(name) as made:
@@ -368,8 +400,15 @@ class Session(Contents):
             self._history.add(step)
         return not step.is_empty
 
+    def _check_alone(self) -> None:
+        if self._apart not in (None, threading.get_ident()):
+            raise NucSegError("An import or a run is being taken in; wait for its end.")
+
     def _tell(self, change: Change) -> Change:
-        self.changed.emit(change)
+        if self._apart is None:
+            self.changed.emit(change)
+        else:
+            self._untold.append(change)
         return change
 
     def _blank(self, n: int) -> NDArray[Any]:

@@ -1,0 +1,241 @@
+"""Reviews that were saved before: found, offered, and opened again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.qt.threading import create_worker
+
+from napari_nucseg._plugin.compute import Request, Started, make_basis
+from napari_nucseg._plugin.images import level0_shape
+from napari_nucseg._plugin.results import ResultLayers
+from napari_nucseg._plugin.review_keeper import Keeper, kept_folders
+from napari_nucseg.errors import NucSegError
+from napari_nucseg.io.mpp import Mpp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari.layers import Image
+
+    from napari_nucseg._plugin.review import Review
+    from napari_nucseg._plugin.services import Services
+    from napari_nucseg.io.session_format import Snapshot
+    from napari_nucseg.io.session_store import SessionStore
+    from napari_nucseg.session import Session
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A saved review, read in a worker.
+
+    Attributes
+    ----------
+    store : SessionStore or None
+        None for one that was rescued from a damaged folder.
+    notes : tuple of str
+        What could not be rescued.
+    """
+
+    snapshot: Snapshot
+    store: SessionStore | None
+    notes: tuple[str, ...] = ()
+
+
+def image_path(image: Image) -> Path | None:
+    """Return the file of an image layer, if it has one."""
+    path = image.source.path
+    return Path(path) if path else None
+
+
+def describe_for_file(review: Review, image: Image, request: Request | None) -> dict[str, Any]:
+    """Return what a session's file says besides its nuclei, see `io.session_format.Snapshot`."""
+    path = image_path(image)
+    exists = path is not None and path.is_file()
+    about = review.labels.metadata["napari_nucseg"]
+    card = None if request is None else request.model.card
+    return {
+        "image": {
+            "name": image.name,
+            "path": None if path is None else str(path.absolute()),
+            "bytes": path.stat().st_size if exists and path is not None else None,
+        },
+        "mpp": about["mpp"],
+        "mpp_source": about["mpp_source"],
+        "model": {
+            "name": about["model"],
+            "version": about["model_version"],
+            "sha256": "" if card is None else card.sha256,
+        },
+        "decoder": asdict(review.session.ground.config),
+        "settings": dict(about["settings"]),
+    }
+
+
+class Archive:
+    """Finds, opens and keeps saved reviews; the listener that gives every review its `Keeper`.
+
+    Parameters
+    ----------
+    services : Services
+    say : callable (text, alarm)
+    """
+
+    def __init__(self, services: Services, say: Callable[[str, bool], None]) -> None:
+        self._services, self._say = services, say
+        self._opened: dict[int, Opened] = {}
+        self._images: dict[int, tuple[Image, Request | None]] = {}
+        self._worker: Any = None
+
+    def find(self, image: Image | None) -> Path | None:
+        """Return the folder of a saved review of an image that is not open."""
+        from napari_nucseg.io.session_places import find_session
+
+        if image is None:
+            return None
+        try:
+            found = find_session(
+                image_path(image), image.name, level0_shape(image), self._services.session_base()
+            )
+        except OSError:  # a folder that can't be looked into offers nothing
+            return None
+        return None if found is None or found in kept_folders() else found
+
+    def keep(self, review: Review, image: Image, request: Request | None) -> Keeper:
+        """Have a review saved from now on."""
+        from napari_nucseg.io.session_places import default_folder
+
+        opened = self._opened.pop(id(review.session), None)
+        keeper = Keeper(
+            review,
+            describe_for_file(review, image, request),
+            lambda: default_folder(image_path(image), image.name, self._services.session_base()),
+            None if opened is None or opened.store is None else (opened.store, opened.snapshot),
+        )
+        review.listeners.append(keeper)
+        if opened is not None and opened.store is None:
+            keeper.save_now()
+        return keeper
+
+    def open(self, folder: Path, image: Image, done: Callable[[Opened], None], parent: Any = None) -> None:
+        """Read a saved review in a worker; `done` gets it in the thread of the window."""
+        self._say(f"Opening the review in {folder}…", False)
+        self._run(_open, folder, level0_shape(image), partial(self._on_opened, folder, image, done, parent))
+
+    def _run(
+        self, work: Callable[..., Any], folder: Path, shape: tuple[int, int], done: Callable[[Any], None]
+    ) -> None:
+        worker = create_worker(work, folder, shape, _start_thread=False, _worker_class=None)
+        worker.returned.connect(done)
+        worker.errored.connect(done)
+        self._worker = worker
+        worker.start()
+
+    def _on_opened(
+        self, folder: Path, image: Image, done: Callable[[Opened], None], parent: Any, result: Any
+    ) -> None:
+        from napari_nucseg.io.session_files import SessionDamaged
+
+        self._worker = None
+        if isinstance(result, SessionDamaged) and self._services.ask_salvage(parent, str(result)):
+            self._say("Rescuing what can be read…", False)
+            self._run(
+                _salvage, folder, level0_shape(image), partial(self._on_opened, folder, image, done, parent)
+            )
+        elif isinstance(result, Exception):
+            self._say(str(result), True)
+        else:
+            done(result)
+
+    def expect(self, session: Session, opened: Opened) -> None:
+        """Say that the review of this session, which is about to begin, was opened from a folder."""
+        self._opened[id(session)] = opened
+
+
+def _open(folder: Path, _shape: tuple[int, int]) -> Opened | Exception:
+    from napari_nucseg.io.session_store import SessionStore
+
+    try:
+        store, snapshot = SessionStore.open(folder, _shape)
+    except Exception as error:  # as a value: superqt's workers swallow RuntimeErrors
+        return error
+    return Opened(snapshot, store)
+
+
+def _salvage(folder: Path, shape: tuple[int, int]) -> Opened | Exception:
+    from napari_nucseg.io.session_read import salvage
+
+    try:
+        snapshot, notes = salvage(folder)
+        if snapshot.labels.shape != shape:
+            raise NucSegError(
+                f"The review in '{folder}' is of an image of {snapshot.labels.shape} pixels and this one has {shape}; "
+                "open the image that it was made for."
+            )
+    except Exception as error:
+        return error
+    return Opened(snapshot, None, tuple(notes))
+
+
+def request_for(opened: Opened, request: Request, models: Any) -> Request | None:
+    """Return a request that makes the maps which a saved review was made with; None if its model is not there."""
+    about = opened.snapshot.about
+    wanted = about.get("model") or {}
+    for model in (request.model, *models.values()):
+        card = model.card
+        if (card.name, card.version) == (wanted.get("name"), wanted.get("version")):
+            mpp = about.get("mpp")
+            stated = request.mpp if mpp is None else Mpp.stated(mpp, "saved review")
+            settings = about.get("settings") or {}
+            return replace(request, model=model, mpp=stated, settings=dict(settings), fields=None)
+    return None
+
+
+def restore(
+    opened: Opened, image: Image, request: Request, usable: Request | None
+) -> tuple[ResultLayers, Session]:
+    """Make the layers and the session of a saved review.
+
+    Parameters
+    ----------
+    request : Request
+        What the panel says now.
+    usable : Request or None
+        See `request_for`.
+
+    Raises
+    ------
+    NucSegError
+        The image is not the one that the review was made for.
+    """
+    from napari_nucseg.core.decode import DecodeConfig
+    from napari_nucseg.core.field_cache import FieldCache
+    from napari_nucseg.core.scale import Scale
+    from napari_nucseg.session import Session
+
+    snapshot = opened.snapshot
+    labels = np.ascontiguousarray(snapshot.labels)
+    if usable is None:
+        scale, config = Scale(labels.shape, labels.shape), DecodeConfig()
+        fields = FieldCache(labels.shape, snapshot.n_model_classes)
+    else:
+        basis = make_basis(usable)
+        scale, config, fields = basis.scale, basis.config, basis.fields
+    session = Session(labels, snapshot.records, snapshot.classes, scale, config, fields)
+    results = ResultLayers.create(image, usable or request, Started((1, 1), "", 0, None))
+    results.labels.data = labels
+    about = snapshot.about
+    model = about.get("model") or {}
+    results.about.update(
+        mpp=about.get("mpp") or results.about["mpp"],
+        mpp_source=about.get("mpp_source") or results.about["mpp_source"],
+        model=model.get("name") or results.about["model"],
+        model_version=model.get("version") or results.about["model_version"],
+        classes=tuple(c.name for c in snapshot.classes),
+        colours={c.name: tuple(c.colour) for c in snapshot.classes},
+    )
+    return results, session
