@@ -36,6 +36,8 @@ class Clock:
     after: Callable[[], dict[str, float]] = dict
     before: Callable[[float, float], None] = lambda _y, _x: None
     spent: dict[str, list[float]] = field(default_factory=dict)
+    computed: dict[str, list[float]] = field(default_factory=dict)
+    """The processor's time: what was spent without other programs' share."""
     more: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     refused: int = 0
 
@@ -43,13 +45,15 @@ class Clock:
         """Time one edit; one that the session refuses is not counted, and False returned."""
         if at is not None:
             self.before(*at)
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.thread_time()
         try:
             edit()
         except NucSegError:
             self.refused += 1
             return False
-        self.spent.setdefault(kind, []).append(1e3 * (time.perf_counter() - began))
+        spent, computed = time.perf_counter() - began, time.thread_time() - used
+        self.spent.setdefault(kind, []).append(1e3 * spent)
+        self.computed.setdefault(kind, []).append(1e3 * computed)
         self.more.setdefault(kind, []).append(self.after())
         return True
 
@@ -106,13 +110,17 @@ def edit_all(session: Session, clock: Clock, rounds: int, seed: int = 0) -> bool
     hand = Hand(session, seed)
     for _ in range(rounds):
         one_round(session, hand, clock)
-    while session.can_undo:
-        clock.time("undo", session.undo)
+    undo_all(session, clock)
     while session.can_redo:
         clock.time("redo", session.redo)
-    while session.can_undo:
-        session.undo()
+    undo_all(session, Clock())
     return np.array_equal(session.labels, start)
+
+
+def undo_all(session: Session, clock: Clock) -> None:
+    """Undo every edit."""
+    while session.can_undo:
+        clock.time("undo", session.undo)
 
 
 def one_round(session: Session, hand: Hand, clock: Clock) -> None:
