@@ -16,6 +16,7 @@ from napari_nucseg.core.tiling import Grid
 from napari_nucseg.models.registry import Model
 from napari_nucseg.models.runtime import DeviceReport
 from tests.fakes import FakeRuntime, fake_card
+from tests.plugin.desk import Desk
 
 
 class World:
@@ -137,6 +138,17 @@ def panel(make_panel, synthetic):
     """A panel on the synthetic image, 0.25 um per pixel."""
     made = make_panel()
     made.viewer.add_image(synthetic.image, name="tissue", rgb=True, scale=(0.25, 0.25), units=("um", "um"))
+    return made
+
+
+@pytest.fixture
+def desk(make_panel, synthetic):
+    """The review of a run on the synthetic image, in a window that is shown."""
+    panel = make_panel(show=True)
+    panel.viewer.add_image(synthetic.image, name="tissue", rgb=True, scale=(0.25, 0.25), units=("um", "um"))
+    panel.run()
+    made = Desk(panel)
+    made.agree()
     return made
 
 

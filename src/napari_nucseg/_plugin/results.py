@@ -275,7 +275,8 @@ def find_results(
     if image is None:
         return []
     mark = image_id(image)
-    own = [layer for layer in layers if _about(layer).get("image_id") == mark]
+    bare = [getattr(layer, "__wrapped__", layer) for layer in layers]  # napari hands panels proxies
+    own = [layer for layer in bare if _about(layer).get("image_id") == mark]
     points = {about["run"]: p for p in own if (about := _about(p)).get("role") == "centres"}
     return [
         ResultLayers(layer, points.get(_about(layer)["run"]))

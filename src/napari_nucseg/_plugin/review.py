@@ -178,7 +178,7 @@ class Review:
 
     def selected(self) -> list[int]:
         """Return the ids of the selected nuclei: of the points, or of the label where the labels are active."""
-        if self.viewer.layers.selection.active is self.labels or self.view is None:
+        if self.viewer.layers.selection.active == self.labels or self.view is None:
             id_ = int(self.labels.selected_label)
             return [id_] if self.is_live(id_) else []
         return self.view.selected
@@ -215,7 +215,7 @@ class Review:
     def clicking(self) -> bool:
         """Whether every click adds a nucleus."""
         active = self.viewer.layers.selection.active
-        return self.points is not None and active is self.points and self.points.mode == "add"
+        return self.points is not None and active == self.points and self.points.mode == "add"
 
     def set_clicking(self, clicking: bool) -> None:
         """Begin to add a nucleus with every click, or end it."""

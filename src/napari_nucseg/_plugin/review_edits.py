@@ -138,8 +138,10 @@ class EditQueue:
 
     def _on_maps(self, error: Exception | None) -> None:
         if error is not None:
+            from napari_nucseg._plugin.flow import report_error
+
             self._waiting.clear()
-            self._say(str(error), True)
+            self._say(report_error(error), True)
             self._settled()
             return
         while self._waiting:

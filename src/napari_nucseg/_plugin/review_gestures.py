@@ -70,7 +70,8 @@ class PointGestures:
             return
         places = [int(k) for k in event.data_indices]
         if event.action == ActionType.CHANGING:
-            self._begin(places)
+            if self._view.points._drag_start is not None:  # by hand, and not assigned by a script
+                self._begin(places)
         elif event.action == ActionType.CHANGED:
             self._end()
         elif event.action == ActionType.ADDED:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.qt.threading import create_worker
 
-from napari_nucseg._plugin.compute import Cancelled, Loader, Request, Ticker, WatchedRuntime
+from napari_nucseg._plugin.compute import Failed, Loader, Request, Ticker, WatchedRuntime
 from napari_nucseg.errors import NucSegError
 
 if TYPE_CHECKING:
@@ -18,15 +18,12 @@ if TYPE_CHECKING:
 Done = Callable[[Exception | None], None]
 
 
-def fill(request: Request, load: Loader, cache: FieldCache, box: Box, ticker: Ticker) -> Exception | None:
-    """Compute the maps of a box at the model's resolution into the cache; return what went wrong.
-
-    Errors are handed over as a value: superqt's workers swallow RuntimeErrors.
-    """
+def fill(request: Request, load: Loader, cache: FieldCache, box: Box, ticker: Ticker) -> Failed | None:
+    """Compute the maps of a box at the model's resolution into the cache; return what went wrong."""
     try:
         _fill(request, load, cache, box, ticker)
     except Exception as error:
-        return error
+        return Failed(error)
     return None
 
 
@@ -85,7 +82,6 @@ class MapsLoader:
             _worker_class=None,
         )
         worker.returned.connect(partial(self._on_done, self._number, done))
-        worker.errored.connect(partial(self._on_done, self._number, done))
         self._worker = worker
         worker.start()
 
@@ -95,7 +91,7 @@ class MapsLoader:
         self._ticker.stop()
         self._worker = None
 
-    def _on_done(self, number: int, done: Done, error: Exception | None) -> None:
+    def _on_done(self, number: int, done: Done, failed: Failed | None) -> None:
         if number == self._number:
             self._worker = None
-            done(None if isinstance(error, Cancelled) else error)
+            done(None if failed is None else failed.error)
