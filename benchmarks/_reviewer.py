@@ -230,13 +230,13 @@ class Reviewer:
             self._set(("pred", p), fix_for_pred(self.table, p) if alive else None)
 
     def _set(self, key: tuple[str, int], fix: Fix | None) -> None:
-        if fix is None or fix.key in self.tried or (fix.verb == "move" and self._is_there(fix)):
+        if fix is None or fix.key in self.tried or (fix.verb in ("move", "split") and self._is_there(fix)):
             self._fixes.pop(key, None)
         else:
             self._fixes[key] = fix
 
     def _is_there(self, fix: Fix) -> bool:
-        """Whether the centre lies where a person would put it already."""
+        """Whether the centre lies already where a person would put one."""
         record = self.session.record(fix.preds[0])
         away = np.array([record["y"], record["x"]]) - self.table.anchor[fix.true]
         return bool(np.hypot(*away) < STILL)

@@ -182,7 +182,7 @@ class Window:
 
     def _finish(self) -> None:
         """Wait for the graphics card."""
-        from vispy.gloo import gl  # type: ignore[import-untyped]
+        from vispy.gloo import gl
 
         self._canvas._scene_canvas.set_current()
         gl.glFinish()

@@ -23,6 +23,7 @@ from napari_nucseg.errors import NucSegError
 
 if TYPE_CHECKING:
     from benchmarks._curves import Mark, Track
+    from benchmarks._doubt import Suspects
     from benchmarks._reviewer import Edit
     from benchmarks._validation import Case
 
@@ -49,6 +50,7 @@ class Review:
     edits: list[Edit]
     before: Counter[str]
     after: Counter[str]
+    suspects: list[Suspects]
 
     @property
     def marks(self) -> list[Mark]:
@@ -62,15 +64,17 @@ def review(dataset: str, cases: Sequence[Case]) -> Review:
     """Let the reviewer mend every image of a data set."""
     from benchmarks._agreement import Agreement
     from benchmarks._curves import Track
+    from benchmarks._doubt import Suspects
     from benchmarks._reviewer import Reviewer
     from train.scores import PAIRING_UM
 
-    out = Review(dataset, [], [], Counter(), Counter())
+    out = Review(dataset, [], [], Counter(), Counter(), [])
     for case in cases:
         item, session = case.item, case.session
         table = Agreement(item.labels, item.types, session.labels, PAIRING_UM / item.mpp)
         reviewer, track = Reviewer(session, table), Track.begin(case)
         out.before.update(reviewer.left())
+        out.suspects.append(Suspects.of(session, table))
         done = 0
         for done, edit in enumerate(reviewer.edits(MOST * table.n), start=1):
             out.edits.append(edit)
@@ -84,6 +88,7 @@ def review(dataset: str, cases: Sequence[Case]) -> Review:
 def report(found: Review) -> str:
     """Return what a review cost and brought, in markdown."""
     from benchmarks._curves import GOAL, as_table, reached
+    from benchmarks._doubt import doubt_report
 
     marks = found.marks
     nuclei, images = sum(t.nuclei for t in found.tracks), len(found.tracks)
@@ -101,6 +106,7 @@ def report(found: Review) -> str:
         as_table(marks),
         verbs(found.edits, nuclei),
         errors(found),
+        doubt_report(found.suspects),
     ]
     return "\n\n".join(blocks)
 
