@@ -19,9 +19,11 @@ import pytest
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io import session_journal, session_store, session_writer
 from napari_nucseg.io.session_autosave import Autosave, Pace
+from napari_nucseg.io.session_format import Snapshot
 from napari_nucseg.io.session_read import read_session
 from napari_nucseg.io.session_store import SessionStore
 from tests.io.fake_session import FakeSession, same
+from tests.session.boards import make_session, random_edit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -272,6 +274,45 @@ def test_closing_in_an_event_loop_that_no_longer_runs(tmp_path):
     autosave.append(fake.edit())
     assert autosave.close(5.0)
     same(reopened(tmp_path / "a.nucseg"), fake.snapshot())
+
+
+def test_an_edit_that_a_full_copy_has_half_seen_is_in_the_journal_when_it_counts(tmp_path, monkeypatch):
+    fake, told, seen = FakeSession((530, 600), 1, 0.5), Told(), []
+    publish = SessionStore.publish
+
+    def published(store: SessionStore) -> None:
+        publish(store)
+        seen.append(read_session(store.folder))
+
+    monkeypatch.setattr(SessionStore, "publish", published)
+
+    def between_edits(call: Callable[[], None]) -> None:
+        for _ in range(10):  # all of the chunks are written
+            autosave.append(fake.edit())
+        call()
+
+    autosave = Autosave(tmp_path / "a.nucseg", fake.snapshot(), told, between_edits=between_edits, pace=LAZY)
+    assert autosave.flush()
+    same(seen[0], fake.snapshot())
+    assert autosave.close()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_real_session_comes_back(tmp_path, seed):
+    session, told, rng = make_session(seed), Told(), np.random.default_rng(seed)
+    snapshot = Snapshot(session.labels, session.records.copy(), session.classes, session.next_id)
+    autosave = Autosave(tmp_path / "a.nucseg", snapshot, told, pace=BUSY if seed % 2 else LAZY)
+    session.changed.connect(autosave.append)
+    session.classes_changed.connect(lambda: autosave.set_classes(session.classes))
+    for _ in range(25):
+        random_edit(session, rng)
+    assert autosave.flush()
+    now = Snapshot(session.labels, session.records, session.classes, session.next_id)
+    if seed % 2 == 0:
+        same(read_session(autosave.folder), now)
+    assert autosave.close()
+    same(reopened(autosave.folder), now)
+    assert told == []
 
 
 # ---- another folder
