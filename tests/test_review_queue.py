@@ -151,7 +151,7 @@ def test_going_back_from_a_nucleus_of_ones_own_choice(board):
         (Filter(kinds=frozenset({0})), [4, 2]),
         (Filter(kinds=frozenset({UNCLASSIFIED})), []),
         (Filter(scores=(0.4, 0.8)), [5, 1, 4]),
-        (Filter(doubts=(0.3, 1.0)), [3]),
+        (Filter(doubts=(0.9, 1.0)), [3]),
         (Filter(box=Box(0, 4, 0, 9)), [1, 2]),
         (Filter(box=Box(0, 4, 7, 9)), [2]),
         (Filter(box=Box(0, 4, 9, 10)), []),
