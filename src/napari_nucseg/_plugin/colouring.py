@@ -21,8 +21,12 @@ NO_CLASS = "unclassified"
 
 _CLEAR = np.zeros(4)
 
-# What stands in the texture: nothing, a nucleus of unknown class, and from `_FIRST` on classes or hues.
-_NOTHING, _UNKNOWN, _FIRST = 0, 1, 2
+MARK = (0.0, 1.0, 1.0, 1.0)
+"""Colour of the outline of a selected nucleus: on no slide, and of no class, is anything like it."""
+
+# What stands in the texture: nothing, a nucleus of unknown class, one that is selected, and from `_FIRST` on
+# classes or hues.
+_NOTHING, _UNKNOWN, _MARKED, _FIRST = 0, 1, 2, 3
 _MOST = 250
 """Classes that have a colour of their own in a texture of 8 bits; further ones share them."""
 _HUES = 48
@@ -66,6 +70,7 @@ class NucleusColormap(DirectLabelColormap):
     _palette: NDArray[np.float32] = PrivateAttr(default_factory=lambda: np.zeros((_FIRST, 4), np.float32))
     _names: tuple[str, ...] = PrivateAttr(default=())
     _look: Look = PrivateAttr(default_factory=Look)
+    _marked: NDArray[np.int64] = PrivateAttr(default_factory=lambda: np.zeros(0, np.int64))
 
     def __init__(self, **data: Any) -> None:
         data.setdefault("color_dict", {None: np.array(UNKNOWN), 0: _CLEAR})
@@ -102,13 +107,24 @@ class NucleusColormap(DirectLabelColormap):
             hues = rgba(colours, names[:_MOST])
             hues[[name in look.hidden for name in names[:_MOST]]] = 0
         unknown = _CLEAR if NO_CLASS in look.hidden else UNKNOWN
-        self._palette = np.vstack([_CLEAR, unknown, hues]).astype(np.float32)
+        self._palette = np.vstack([_CLEAR, unknown, MARK, hues]).astype(np.float32)
         # What a class shows as is in the palette, except where nuclei are coloured one by one.
         changed = before.by != look.by or (look.by == BY_INSTANCE and before.hidden != look.hidden)
         if changed:
             known = np.arange(1, len(self._kinds) - 1)
             self._slots[1:-1] = self._slot(known, self._kinds[known])
+        elif before.outlines != look.outlines:  # filled nuclei are not marked: their class is to be seen
+            self._slots[self._marked] = self._slot(self._marked, self._kinds[self._marked])
         return changed
+
+    def set_marked(self, ids: Sequence[int]) -> list[int]:
+        """Set which nuclei are selected; return those that look otherwise than before."""
+        before, self._marked = self._marked, np.array(sorted(ids), np.int64)
+        changed = np.setxor1d(before, self._marked)
+        if len(changed):
+            self._make_room(int(changed[-1]))
+            self._slots[changed] = self._slot(changed, self._kinds[changed])
+        return changed.tolist() if self._look.outlines else []
 
     def set_kinds(self, ids: NDArray[np.integer], kinds: NDArray[np.integer]) -> NDArray[np.bool_]:
         """Set the classes of nuclei: the index of each, -1 if unknown; return which are others than before."""
@@ -133,11 +149,15 @@ class NucleusColormap(DirectLabelColormap):
 
     def _slot(self, ids: NDArray[np.integer], kinds: NDArray[np.integer]) -> NDArray[np.integer]:
         if self._look.by == BY_CLASS:
-            return np.where(kinds < 0, _UNKNOWN, _FIRST + kinds % _MOST)
-        names = (*self._names, NO_CLASS)  # the index -1 is the last
-        hidden = np.array([name in self._look.hidden for name in names])
-        gone = hidden[np.where(kinds < len(self._names), kinds, -1)]
-        return np.where(gone, _NOTHING, _FIRST + (np.asarray(ids, np.int64) - 1) % _HUES)
+            slots = np.where(kinds < 0, _UNKNOWN, _FIRST + kinds % _MOST)
+        else:
+            names = (*self._names, NO_CLASS)  # the index -1 is the last
+            hidden = np.array([name in self._look.hidden for name in names])
+            gone = hidden[np.where(kinds < len(self._names), kinds, -1)]
+            slots = np.where(gone, _NOTHING, _FIRST + (np.asarray(ids, np.int64) - 1) % _HUES)
+        if len(self._marked) and self._look.outlines:
+            slots = np.where(np.isin(ids, self._marked), _MARKED, slots)
+        return slots
 
     def _data_to_texture(self, values: Any) -> Any:
         """Map labels to what stands in the texture."""

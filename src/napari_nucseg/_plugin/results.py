@@ -12,7 +12,7 @@ import pandas as pd
 from napari.layers import Image, Labels, Points
 
 from napari_nucseg._plugin.colouring import NO_CLASS, UNKNOWN, Look, NucleusColormap, rgba
-from napari_nucseg._plugin.drawing import draw, draw_palette, redraw
+from napari_nucseg._plugin.drawing import draw, draw_palette, quick_contours, redraw
 from napari_nucseg._plugin.images import image_id, placement
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class ResultLayers:
             metadata={KEY: {**about, "role": "nuclei", "nuclei": None}},
             **place,
         )
+        quick_contours(labels)
         points = Points(
             np.zeros((0, 2)),
             ndim=2,

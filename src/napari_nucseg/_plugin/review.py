@@ -11,7 +11,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
 from napari_nucseg._plugin.colouring import NO_CLASS, Look
-from napari_nucseg._plugin.drawing import box_of, draw, redraw
+from napari_nucseg._plugin.drawing import box_of, draw, draw_around, draw_palette, quick_contours, redraw
 from napari_nucseg._plugin.parts import connect_all, disconnect_all
 from napari_nucseg._plugin.results import KEY, REVIEW, ResultLayers, colormap_of, hover_table
 from napari_nucseg._plugin.review_actions import ReviewActions
@@ -25,6 +25,7 @@ from napari_nucseg.core.nuclei import Change, is_live, is_reviewed
 
 if TYPE_CHECKING:
     from napari_nucseg._plugin.review_edits import Maps
+    from napari_nucseg.core.tiling import Box
     from napari_nucseg.review_queue import ReviewQueue
     from napari_nucseg.session import Session
 
@@ -85,7 +86,7 @@ class Review:
         self.refusals = 0
         self.touched: set[int] = set()
         """Nuclei whose pixels have changed since they were found."""
-        self._linking = False
+        self._linking, self._label = False, -1
         self.maps = maps
         self.edits = EditQueue(maps, self._on_said, self._settle)
         self.actions = ReviewActions(self)
@@ -94,6 +95,7 @@ class Review:
 
     def _begin(self) -> None:
         self._rest, self._hover = _timer(REST_MS, self._on_rest), _timer(HOVER_MS, self._renew_hover)
+        quick_contours(self.labels)
         self._brush = Brush(self.labels, self.session, self.edits)
         self.view: PointsView | None = None
         self._gestures: PointGestures | None = None
@@ -193,7 +195,7 @@ class Review:
                 self.labels.selected_label = ids[0]
         finally:
             self._linking = False
-        self.selected_changed.emit(self.actions.selected())
+        self._tell_selected()
 
     def look_at(self, id_: int) -> None:
         """Move the camera to a nucleus and select it."""
@@ -201,6 +203,8 @@ class Review:
         go_to(
             self.viewer, self.labels, (float(record["y"]), float(record["x"])), int(record["area"]), self.mpp
         )
+        if self.view is not None:
+            self.view.always = [id_]
         self._on_rest()
         self.select([id_])
 
@@ -261,13 +265,24 @@ class Review:
         """Draw the pixels that have changed, and nuclei that are of another colour now."""
         if change.box is not None:
             draw(self.labels, change.box)
-        if len(recoloured) > FEW:
-            redraw(self.labels)
+        self._draw_nuclei(recoloured, change.box)
+
+    def _draw_nuclei(self, records: Any, drawn: Box | None = None) -> None:
+        """Draw nuclei that are of another colour now, unless they lie in a box that is drawn already."""
+        if len(records) > FEW:
+            draw_around(self.labels, np.stack([records["y"], records["x"]], axis=1))
             return
-        for r in recoloured:
+        for r in records:
             box = box_of(self.session.labels, int(r["id"]), (float(r["y"]), float(r["x"])), int(r["area"]))
-            if box is not None and (change.box is None or box.cut(change.box) != box):
+            if box is not None and (drawn is None or box.cut(drawn) != box):
                 draw(self.labels, box)
+
+    def _tell_selected(self) -> None:
+        """Mark the selected nuclei, and tell who wants to know of them."""
+        ids = self.actions.selected()
+        changed = colormap_of(self.labels).set_marked(ids if len(ids) <= FEW else [])
+        self._draw_nuclei(self.session.records[self.session.rows_of([k for k in changed if self.is_live(k)])])
+        self.selected_changed.emit(ids)
 
     def _set_classes(self) -> None:
         about, classes = self.labels.metadata[KEY], self.session.classes
@@ -277,8 +292,6 @@ class Review:
             redraw(self.labels)
 
     def _on_classes(self) -> None:
-        from napari_nucseg._plugin.drawing import draw_palette
-
         self._set_classes()
         draw_palette(self.labels)
         self.show_points(self.look)
@@ -313,17 +326,18 @@ class Review:
             self._linking = True
             self.labels.selected_label = ids[0]
             self._linking = False
-        self.selected_changed.emit(self.actions.selected())
+        self._tell_selected()
 
     def _on_label(self, _event: Any = None) -> None:
-        if self._linking:
-            return
         id_ = int(self.labels.selected_label)
+        before, self._label = self._label, id_
+        if self._linking or id_ == before:  # napari tells of it whenever colours change, too
+            return
         if self.view is not None and self.is_live(id_):
             self._linking = True
             self.view.select([id_])
             self._linking = False
-        self.selected_changed.emit(self.actions.selected())
+        self._tell_selected()
 
     def _on_mode(self, _event: Any = None) -> None:
         self.clicking_changed.emit(self.clicking)

@@ -11,7 +11,7 @@ from napari_nucseg.core.tiling import Box
 SPAN_UM = 80.0
 """Width of the view around a nucleus where the user's own zoom does not show it well."""
 
-SMALLEST, LARGEST = 0.02, 0.5
+SMALLEST, LARGEST = 0.03, 0.5
 """Share of the canvas, in length, that a nucleus takes up for the user's zoom to be kept."""
 
 MARGIN = 0.5

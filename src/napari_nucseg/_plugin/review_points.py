@@ -76,9 +76,11 @@ class PointsView:
     def __init__(self, points: Points, session: Session, mpp: float) -> None:
         self.points, self._session, self._mpp = points, session, mpp
         self._shown = _Shown(np.zeros(0, np.uint32), np.zeros((0, 2)), np.zeros(0, _LOOK))
-        self._look, self._palette = Look(), np.zeros((1, 4))
+        self._look = Look()
         self.overlay = Overlay()
         self.window: Box | None = None
+        self.always: list[int] = []
+        """Nuclei shown even where there are too many for all."""
         self.crowded = False
         self.writing = False
 
@@ -169,7 +171,7 @@ class PointsView:
         box, y, x = self.window, records["y"][rows], records["x"][rows]
         inside = rows[(box.y0 <= y) & (y < box.y1) & (box.x0 <= x) & (x < box.x1)]
         self.crowded = len(inside) > MOST
-        return inside[:0] if self.crowded else inside
+        return rows[np.isin(records["id"][rows], self.always)] if self.crowded else inside
 
     def _paint(self, new: _Shown) -> None:
         """Set colours and features of all the points."""
