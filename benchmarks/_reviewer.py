@@ -76,24 +76,30 @@ class Edit:
     iou: float = float("nan")
 
 
-def fix_for_true(table: Agreement, t: int, kinds: dict[int, int]) -> Fix | None:
-    """Return what a person would do for one true nucleus, None where it is well."""
-    match, area = table.match(t), int(table.true_area[t])
-    shared = table.preds_of(t)
+def fixes_for_true(table: Agreement, t: int, kinds: dict[int, int]) -> list[Fix]:
+    """Return what a person would do for one true nucleus, one after the other; nothing where it is well."""
+    shared, area = table.preds_of(t), int(table.true_area[t])
+    match = table.match(t)
     if match:
-        wrong = table.true_type[t] and kinds.get(match) != table.true_type[t] - 1
-        return Fix("retype", t, (match,), shared[match]) if wrong else None
-    parts = sorted((p for p, s in shared.items() if 2 * s > table.area[p]), key=lambda p: -shared[p])
+        return _retyped(table, t, match, kinds)
+    parts = sorted((p for p, s in shared.items() if 2 * s > table.area[p]), key=lambda p: (-shared[p], p))
+    out = []
     if len(parts) > 1:
         several = tuple(sorted(parts))
         if table.iou(t, several) > max(0.5, *(table.iou(t, (p,)) for p in parts)):
-            return Fix("merge", t, several, area - shared[parts[0]])
+            out.append(Fix("merge", t, several, area - shared[parts[0]]))
     host = parts[0] if parts else next((p for p, s in shared.items() if 2 * s > area), 0)
     if not host:
-        return Fix("add", t, (), area)
+        return [*out, Fix("add", t, (), area)]
     if any(o != t and _claims(table, o, host) for o in table.trues_of(host)):
-        return Fix("split", t, (host,), area)
-    return Fix("move", t, (host,), area + table.area[host] - 2 * shared[host])
+        return [*out, Fix("split", t, (host,), area)]
+    moved = Fix("move", t, (host,), area + table.area[host] - 2 * shared[host])
+    return [*out, moved, *_retyped(table, t, host, kinds)]
+
+
+def _retyped(table: Agreement, t: int, p: int, kinds: dict[int, int]) -> list[Fix]:
+    wrong = table.true_type[t] and kinds.get(p) != table.true_type[t] - 1
+    return [Fix("retype", t, (p,), table.preds_of(t)[p])] if wrong else []
 
 
 def _claims(table: Agreement, t: int, p: int) -> bool:
@@ -102,22 +108,22 @@ def _claims(table: Agreement, t: int, p: int) -> bool:
     return 2 * shared > int(table.true_area[t]) or 2 * shared > table.area[p]
 
 
-def fix_for_pred(table: Agreement, p: int) -> Fix | None:
-    """Return what a person would do to a predicted nucleus that stands for no true one of its own, or None."""
+def fixes_for_pred(table: Agreement, p: int) -> list[Fix]:
+    """Return what a person would do to a predicted nucleus that stands for no true one of its own."""
     if table.match_of(p):
-        return None
+        return []
     for t in table.trues_of(p):
         if not _claims(table, t, p):
             continue
         match = table.match(t)
         if not match:
             if all(table.preds_of(t)[p] >= s for s in table.preds_of(t).values()):
-                return None  # the best there is for that one
+                return []  # the best there is for that one
             continue
         both = tuple(sorted((p, match)))
         if table.iou(t, both) > table.iou(t, (match,)):
-            return Fix("merge", t, both, table.trues_of(p)[t])
-    return Fix("reject", 0, (p,), table.area[p])
+            return [Fix("merge", t, both, table.trues_of(p)[t]), Fix("reject", 0, (p,), table.area[p])]
+    return [Fix("reject", 0, (p,), table.area[p])]
 
 
 @dataclass
@@ -223,17 +229,24 @@ class Reviewer:
         preds = preds.union(*(self.table.preds_of(t) for t in trues))
         trues = trues.union(*(self.table.trues_of(p) for p in preds))
         for t in trues:
-            self._set(("true", t), fix_for_true(self.table, t, self._kinds))
+            self._set(("true", t), fixes_for_true(self.table, t, self._kinds))
         for p in preds:
-            asked = any(p in f.preds for t in self.table.trues_of(p) if (f := self._fixes.get(("true", t))))
+            asked = any(self._asks(t, p) for t in self.table.trues_of(p))
             alive = p in self.table.area and not asked
-            self._set(("pred", p), fix_for_pred(self.table, p) if alive else None)
+            self._set(("pred", p), fixes_for_pred(self.table, p) if alive else [])
 
-    def _set(self, key: tuple[str, int], fix: Fix | None) -> None:
-        if fix is None or fix.key in self.tried or (fix.verb in ("move", "split") and self._is_there(fix)):
-            self._fixes.pop(key, None)
-        else:
-            self._fixes[key] = fix
+    def _asks(self, t: int, p: int) -> bool:
+        """Whether a nucleus is to get another shape for the sake of a true one."""
+        fix = self._fixes.get(("true", t))
+        return fix is not None and fix.verb != "retype" and p in fix.preds
+
+    def _set(self, key: tuple[str, int], fixes: list[Fix]) -> None:
+        """Choose the first edit that was not tried and is none already."""
+        for fix in fixes:
+            if fix.key not in self.tried and not (fix.verb in ("move", "split") and self._is_there(fix)):
+                self._fixes[key] = fix
+                return
+        self._fixes.pop(key, None)
 
     def _is_there(self, fix: Fix) -> bool:
         """Whether the centre lies already where a person would put one."""

@@ -13,7 +13,7 @@ from benchmarks import review
 from benchmarks._agreement import Agreement
 from benchmarks._curves import Mark, as_table, reached
 from benchmarks._doubt import Suspects, area_under_curve
-from benchmarks._reviewer import Fix, Reviewer, fix_for_pred, fix_for_true
+from benchmarks._reviewer import Fix, Reviewer, fixes_for_pred, fixes_for_true
 from benchmarks._validation import open_session
 from napari_nucseg.core.metrics import detection_f1, panoptic_quality
 from napari_nucseg.core.targets import IGNORE
@@ -106,20 +106,20 @@ def test_every_error_has_its_edit():
     ]  # fmt: skip
     for truth, pred, types, expected in cases:
         table = agreement(truth, pred, types)
-        assert fix_for_true(table, 1, {7: 0}) == expected
+        assert fixes_for_true(table, 1, {7: 0})[0] == expected
     right = agreement(image_of(one), image_of((10, 30, 10, 20, 7)), typed)
-    assert fix_for_true(right, 1, {7: 2}) is None
+    assert fixes_for_true(right, 1, {7: 2}) == []
     unknown = np.where(typed, IGNORE, 0).astype(np.uint8)
-    assert fix_for_true(agreement(image_of(one), image_of((10, 30, 10, 20, 7)), unknown), 1, {7: 4}) is None
+    assert fixes_for_true(agreement(image_of(one), image_of((10, 30, 10, 20, 7)), unknown), 1, {7: 4}) == []
 
 
 def test_what_stands_for_nothing_is_rejected_or_joined():
     truth = image_of((10, 30, 10, 30, 1))
     pred = image_of((10, 30, 10, 26, 7), (10, 30, 26, 30, 8), (45, 50, 45, 50, 9))
     table = agreement(truth, pred)
-    assert fix_for_pred(table, 7) is None
-    assert fix_for_pred(table, 8) == Fix("merge", 1, (7, 8), 80)
-    assert fix_for_pred(table, 9) == Fix("reject", 0, (9,), 25)
+    assert fixes_for_pred(table, 7) == []
+    assert fixes_for_pred(table, 8) == [Fix("merge", 1, (7, 8), 80), Fix("reject", 0, (8,), 80)]
+    assert fixes_for_pred(table, 9) == [Fix("reject", 0, (9,), 25)]
 
 
 def test_a_click_goes_into_the_nucleus_even_where_its_centroid_does_not():
