@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,15 +30,9 @@ class FakeSession:
         self.cells = np.zeros(
             (-(-shape[0] // CELL), -(-shape[1] // CELL)), np.int64
         )  # row of the nucleus + 1
-        self.lock: Any = nullcontext()
-        self.skip = 0
+        self.lock = threading.Lock()  # held while editing, as a window's thread is busy then
         for cell in np.argwhere(self.rng.random(self.cells.shape) < filled):
             self._new(*cell)
-
-    def guarded(self) -> FakeSession:
-        """Hold a lock while editing, as a window's thread is busy then."""
-        self.lock = threading.Lock()
-        return self
 
     def between_edits(self, call: Callable[[], None]) -> None:
         with self.lock:
@@ -53,8 +46,14 @@ class FakeSession:
         labels = self.labels.copy() if copy else self.labels
         return Snapshot(labels, self.records.copy(), self.classes, self.next_id, self.about)
 
-    def edit(self) -> Change:
-        """Do something to some cell."""
+    def edit(self, tell: Callable[[Change], None] = lambda change: None) -> Change:
+        """Do something to some cell, and tell of it."""
+        with self.lock:
+            change = self._edit()
+            tell(change)
+        return change
+
+    def _edit(self) -> Change:
         before, n = self.labels.copy() if self.labels.size < 1e6 else None, len(self.records)
         cell = tuple(int(self.rng.integers(n)) for n in self.cells.shape)
         row = int(self.cells[cell]) - 1

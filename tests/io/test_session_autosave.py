@@ -52,15 +52,16 @@ def reopened(folder: Path) -> Any:
     return snapshot
 
 
+def saving(target: Any, fake: FakeSession, told: Told, pace: Pace | None = None) -> Autosave:
+    return Autosave(target, fake.snapshot(), told, between_edits=fake.between_edits, pace=pace)
+
+
 @pytest.mark.parametrize("pace", [BUSY, LAZY, Pace(1000.0, 2000, 0.02)])
 def test_edits_while_everything_is_being_written(tmp_path, pace):
-    fake, told = FakeSession((530, 1100), 1, 0.5).guarded(), Told()
-    autosave = Autosave(
-        tmp_path / "a.nucseg", fake.snapshot(), told, between_edits=fake.between_edits, pace=pace
-    )
+    fake, told = FakeSession((530, 1100), 1, 0.5), Told()
+    autosave = saving(tmp_path / "a.nucseg", fake, told, pace)
     for k in range(150):
-        with fake.lock:
-            autosave.append(fake.edit())
+        fake.edit(autosave.append)
         if k == 70:
             autosave.set_classes(fake.add_class("mitosis"))
         time.sleep(0.001)
@@ -76,18 +77,18 @@ def test_edits_while_everything_is_being_written(tmp_path, pace):
 
 def test_a_session_goes_on_after_it_was_opened(tmp_path):
     fake = FakeSession((100, 600), 1, 0.5)
-    Autosave(tmp_path / "a.nucseg", fake.snapshot(), Told()).close()
+    saving(tmp_path / "a.nucseg", fake, Told()).close()
     store, snapshot = SessionStore.open(tmp_path / "a.nucseg")
     same(snapshot, fake.snapshot())
-    autosave = Autosave(store, fake.snapshot(), Told())
-    autosave.append(fake.edit())
+    autosave = saving(store, fake, Told())
+    fake.edit(autosave.append)
     assert autosave.close()
     same(reopened(autosave.folder), fake.snapshot())
 
 
 def test_append_costs_the_caller_nothing(tmp_path):
     fake = FakeSession((530, 600), 1, 0.5)
-    autosave = Autosave(tmp_path / "a.nucseg", fake.snapshot(), Told(), pace=LAZY)
+    autosave = saving(tmp_path / "a.nucseg", fake, Told(), pace=LAZY)
     autosave.flush()
     took = []
     for _ in range(50):
@@ -101,10 +102,10 @@ def test_append_costs_the_caller_nothing(tmp_path):
 
 def test_an_edit_is_on_the_disk_within_a_second(tmp_path):
     fake = FakeSession((100, 600), 1, 0.5)
-    autosave = Autosave(tmp_path / "a.nucseg", fake.snapshot(), Told(), pace=LAZY)
+    autosave = saving(tmp_path / "a.nucseg", fake, Told(), pace=LAZY)
     autosave.flush()
     for _ in range(5):
-        autosave.append(fake.edit())
+        fake.edit(autosave.append)
         until(lambda: np.array_equal(read_session(autosave.folder).labels, fake.labels), 1.0)
     autosave.close()
 
@@ -120,15 +121,12 @@ CHILD = textwrap.dedent(
     from napari_nucseg.io.session_store import SessionStore
     from tests.io.fake_session import FakeSession
     folder, seed, idle = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    fake = FakeSession((530, 600), seed, 0.5).guarded()
-    autosave = Autosave(
-        folder, fake.snapshot(), print, between_edits=fake.between_edits, pace=Pace(idle, 3000)
-    )
+    fake = FakeSession((530, 600), seed, 0.5)
+    autosave = Autosave(folder, fake.snapshot(), print, between_edits=fake.between_edits, pace=Pace(idle, 3000))
     autosave.flush()
     sys.stdout.write("ready\\n"); sys.stdout.flush()
     for k in range(100000):
-        with fake.lock:
-            autosave.append(fake.edit())
+        fake.edit(autosave.append)
         sys.stdout.write(f"{k + 1} {time.time()}\\n"); sys.stdout.flush()
         time.sleep(0.002)
     """
@@ -182,12 +180,12 @@ def failing(real: Callable[..., Any], broken: threading.Event) -> Callable[..., 
 def test_a_full_disk_is_told_once_and_nothing_is_lost(tmp_path, monkeypatch):
     fake, told, broken = FakeSession((100, 600), 1, 0.5), Told(), threading.Event()
     monkeypatch.setattr(session_journal, "write_fully", failing(session_journal.write_fully, broken))
-    autosave = Autosave(tmp_path / "a.nucseg", fake.snapshot(), told, pace=LAZY)
-    autosave.append(fake.edit())
+    autosave = saving(tmp_path / "a.nucseg", fake, told, pace=LAZY)
+    fake.edit(autosave.append)
     assert autosave.flush()
     broken.set()
     for _ in range(10):
-        autosave.append(fake.edit())
+        fake.edit(autosave.append)
         time.sleep(0.01)
     until(lambda: told)
     assert not autosave.flush(0.1)
@@ -206,11 +204,11 @@ def test_a_full_disk_is_told_once_and_nothing_is_lost(tmp_path, monkeypatch):
 def test_a_checkpoint_that_finds_no_room_keeps_the_journal(tmp_path, monkeypatch):
     fake, told, broken = FakeSession((100, 600), 1, 0.5), Told(), threading.Event()
     monkeypatch.setattr(session_store, "write_table", failing(session_store.write_table, broken))
-    autosave = Autosave(tmp_path / "a.nucseg", fake.snapshot(), told, pace=BUSY)
+    autosave = saving(tmp_path / "a.nucseg", fake, told, pace=BUSY)
     autosave.flush()
     broken.set()
     for _ in range(5):
-        autosave.append(fake.edit())
+        fake.edit(autosave.append)
         time.sleep(0.02)
     until(lambda: told)
     assert autosave.close()  # the journal holds everything
@@ -222,12 +220,12 @@ def test_a_checkpoint_that_finds_no_room_keeps_the_journal(tmp_path, monkeypatch
 def test_a_folder_that_vanishes(tmp_path, back):
     fake, told = FakeSession((100, 600), 1, 0.5), Told()
     (tmp_path / "disk").mkdir()
-    autosave = Autosave(tmp_path / "disk/a.nucseg", fake.snapshot(), told, pace=LAZY)
-    autosave.append(fake.edit())
+    autosave = saving(tmp_path / "disk/a.nucseg", fake, told, pace=LAZY)
+    fake.edit(autosave.append)
     autosave.flush()
     (tmp_path / "disk").rename(tmp_path / "away")
     for _ in range(5):
-        autosave.append(fake.edit())
+        fake.edit(autosave.append)
     until(lambda: told)
     assert "vanished" in told[0]
     assert not (tmp_path / "disk").exists()
@@ -242,12 +240,12 @@ def test_a_folder_that_vanishes(tmp_path, back):
 def test_a_folder_that_cannot_be_written_from_the_start(tmp_path):
     fake, told = FakeSession((100, 600), 1, 0.5), Told()
     (tmp_path / "file").write_text("")
-    autosave = Autosave(tmp_path / "file/a.nucseg", fake.snapshot(), told, pace=LAZY)
-    autosave.append(fake.edit())
+    autosave = saving(tmp_path / "file/a.nucseg", fake, told, pace=LAZY)
+    fake.edit(autosave.append)
     until(lambda: told)
     assert not autosave.is_ready
     autosave.move_to(tmp_path / "b.nucseg")
-    autosave.append(fake.edit())
+    fake.edit(autosave.append)
     assert autosave.flush()
     assert told[-1] is None
     assert len(told) == 2
@@ -258,7 +256,7 @@ def test_a_folder_that_cannot_be_written_from_the_start(tmp_path):
 def test_closing_does_not_hang_on_a_failing_disk(tmp_path):
     fake, told = FakeSession((100, 600), 1, 0.5), Told()
     (tmp_path / "file").write_text("")
-    autosave = Autosave(tmp_path / "file/a.nucseg", fake.snapshot(), told)
+    autosave = saving(tmp_path / "file/a.nucseg", fake, told)
     start = time.monotonic()
     assert not autosave.close()
     assert time.monotonic() - start < 5
@@ -271,12 +269,12 @@ def test_closing_in_an_event_loop_that_no_longer_runs(tmp_path):
     autosave = Autosave(tmp_path / "a.nucseg", fake.snapshot(), Told(), between_edits=lambda call: None)
     time.sleep(0.2)
     assert not autosave.is_ready
-    autosave.append(fake.edit())
+    fake.edit(autosave.append)
     assert autosave.close(5.0)
     same(reopened(tmp_path / "a.nucseg"), fake.snapshot())
 
 
-def test_an_edit_that_a_full_copy_has_half_seen_is_in_the_journal_when_it_counts(tmp_path, monkeypatch):
+def test_an_edit_that_a_full_copy_has_seen_is_in_the_journal_when_it_counts(tmp_path, monkeypatch):
     fake, told, seen = FakeSession((530, 600), 1, 0.5), Told(), []
     publish = SessionStore.publish
 
@@ -287,9 +285,10 @@ def test_an_edit_that_a_full_copy_has_half_seen_is_in_the_journal_when_it_counts
     monkeypatch.setattr(SessionStore, "publish", published)
 
     def between_edits(call: Callable[[], None]) -> None:
-        for _ in range(10):  # all of the chunks are written
-            autosave.append(fake.edit())
+        for _ in range(10):
+            fake.edit(autosave.append)
         call()
+        fake.edit(autosave.append)
 
     autosave = Autosave(tmp_path / "a.nucseg", fake.snapshot(), told, between_edits=between_edits, pace=LAZY)
     assert autosave.flush()
@@ -301,11 +300,19 @@ def test_an_edit_that_a_full_copy_has_half_seen_is_in_the_journal_when_it_counts
 def test_a_real_session_comes_back(tmp_path, seed):
     session, told, rng = make_session(seed), Told(), np.random.default_rng(seed)
     snapshot = Snapshot(session.labels, session.records.copy(), session.classes, session.next_id)
-    autosave = Autosave(tmp_path / "a.nucseg", snapshot, told, pace=BUSY if seed % 2 else LAZY)
+    lock = threading.Lock()
+
+    def between_edits(call: Callable[[], None]) -> None:
+        with lock:
+            call()
+
+    pace = BUSY if seed % 2 else LAZY
+    autosave = Autosave(tmp_path / "a.nucseg", snapshot, told, between_edits=between_edits, pace=pace)
     session.changed.connect(autosave.append)
     session.classes_changed.connect(lambda: autosave.set_classes(session.classes))
     for _ in range(25):
-        random_edit(session, rng)
+        with lock:
+            random_edit(session, rng)
     assert autosave.flush()
     now = Snapshot(session.labels, session.records, session.classes, session.next_id)
     if seed % 2 == 0:
@@ -320,17 +327,16 @@ def test_a_real_session_comes_back(tmp_path, seed):
 
 @pytest.mark.parametrize("keep_old", [True, False])
 def test_moving_while_edits_go_on(tmp_path, keep_old):
-    fake, told = FakeSession((530, 1100), 1, 0.5).guarded(), Told()
-    autosave = Autosave(tmp_path / "a.nucseg", fake.snapshot(), told, between_edits=fake.between_edits)
+    fake, told = FakeSession((530, 1100), 1, 0.5), Told()
+    autosave = saving(tmp_path / "a.nucseg", fake, told)
     autosave.flush()
     (tmp_path / "b.nucseg").mkdir()  # taken
     autosave.move_to(tmp_path / "b.nucseg", keep_old)
     for _ in range(60):
-        with fake.lock:
-            autosave.append(fake.edit())
+        fake.edit(autosave.append)
         time.sleep(0.002)
     until(lambda: autosave.folder.name == "b-2.nucseg")
-    autosave.append(fake.edit())
+    fake.edit(autosave.append)
     assert autosave.close()
     assert told == []
     same(reopened(tmp_path / "b-2.nucseg"), fake.snapshot())
@@ -341,11 +347,11 @@ def test_moving_while_edits_go_on(tmp_path, keep_old):
 
 def test_a_move_that_fails_changes_nothing(tmp_path):
     fake, told = FakeSession((100, 600), 1, 0.5), Told()
-    autosave = Autosave(tmp_path / "a.nucseg", fake.snapshot(), told, pace=LAZY)
+    autosave = saving(tmp_path / "a.nucseg", fake, told, pace=LAZY)
     (tmp_path / "file").write_text("")
     autosave.move_to(tmp_path / "file/b.nucseg")
     until(lambda: told)
-    autosave.append(fake.edit())
+    fake.edit(autosave.append)
     assert autosave.flush()
     autosave.close()
     same(reopened(tmp_path / "a.nucseg"), fake.snapshot())
@@ -353,7 +359,7 @@ def test_a_move_that_fails_changes_nothing(tmp_path):
 
 def test_a_folder_in_use_elsewhere_is_told(tmp_path):
     fake = FakeSession((100, 600), 1, 0.5)
-    autosave = Autosave(tmp_path / "a.nucseg", fake.snapshot(), Told())
+    autosave = saving(tmp_path / "a.nucseg", fake, Told())
     autosave.flush()
     with pytest.raises(NucSegError, match="open in another window"):
         SessionStore.open(tmp_path / "a.nucseg")

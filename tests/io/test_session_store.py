@@ -498,7 +498,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
 def test_what_a_killed_process_left_half_made_is_cleared(tmp_path):
     fake = FakeSession((100, 600), 3, 0.7)
     half = SessionStore.begin(tmp_path / "a [1].nucseg", fake.snapshot())
-    next(half.writing(fake.labels))
+    next(half.writing(fake.labels.__getitem__))
     half._let_go()  # killed
     assert len(list(tmp_path.iterdir())) == 1
     running = SessionStore.begin(tmp_path / "a [1].nucseg", fake.snapshot())

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from napari_nucseg.core.nuclei import Change, NucleusClass
     from napari_nucseg.io.session_format import Snapshot
     from napari_nucseg.io.session_store import SessionStore
+    from napari_nucseg.io.session_writer import Part
 
 __all__ = ["Autosave", "Pace"]
 
@@ -39,10 +40,10 @@ class Autosave:
     on_problem : callable
         Takes a sentence when saving begins to fail, and None when everything is saved again. Called in the background.
     between_edits : callable, optional
-        Takes a function and has it called when no edit is under way, that is when every change made to the labels so
-        far has been given to `append`; such as by posting it to the thread of the window. Used in the background before
-        a full copy of the labels counts. Without it, half an edit could be left by a process that is killed in the
-        middle of one just then.
+        Takes a function of a few milliseconds and has it called, in whatever thread, when no edit is under way: when
+        every change made to the labels so far has been given to `append`, and none is being made or taken back. Used
+        for every part of a full copy of the labels. Without it, they must not be edited before `is_ready`, nor while
+        the folder is moved.
     pace : Pace
         Times, for tests.
     """
@@ -62,7 +63,7 @@ class Autosave:
         self._closing = self._stopping = self._saved = False
         self._asked: list[threading.Event] = []
         self._problems = Problems(on_problem, pace.retry)
-        self._writer = Writer(target, snapshot, self._problems, self._settle, pace)
+        self._writer = Writer(target, snapshot, self._problems, pace, self._quietly, lambda: self._take(0))
         self._thread = threading.Thread(target=self._run, name="nucseg-autosave", daemon=True)
         self._thread.start()
 
@@ -126,7 +127,7 @@ class Autosave:
         return self._writer.is_ready
 
     def _run(self) -> None:
-        while not self._stopping:  # which a step may set too, see `_settle`
+        while not self._stopping:  # which a step may set too, see `Writer`
             self._take(self._writer.timeout())
             if not self._stopping:
                 self._writer.step()
@@ -156,13 +157,21 @@ class Autosave:
             except Exception:
                 _log.exception("A change can't be saved")
 
-    def _settle(self) -> None:
-        """Wait for the edit under way, and take its change."""
+    def _quietly(self, copy: Callable[[], Part]) -> Part:
+        """Call a function between two edits, and return what it does."""
         if self._between_edits is not None and not self._closing:
-            quiet = threading.Event()
-            self._between_edits(quiet.set)
+            copies: list[Part] = []
+            done = threading.Event()
+
+            def call() -> None:
+                copies.append(copy())
+                done.set()
+
+            self._between_edits(call)
             while not (
-                quiet.wait(0.05) or self._closing
+                done.wait(0.05) or self._closing
             ):  # who closes is in no edit, but may wait for this thread
                 pass
-        self._take(0)
+            if copies:
+                return copies[0]
+        return copy()

@@ -7,12 +7,15 @@ knows, and whose checksum tells a damaged chunk.
 
 from __future__ import annotations
 
+import itertools
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_nucseg.io.session_files import WAY_OUT, SessionDamaged, reason, sync_all, write_durably
 from napari_nucseg.io.session_runs import clip_runs, expand_runs
@@ -20,10 +23,11 @@ from napari_nucseg.io.session_runs import clip_runs, expand_runs
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from numpy.typing import NDArray
+Read = Callable[[tuple[slice, slice]], NDArray[np.uint32]]
 
 CHUNK = 512
 _LEVEL = 1
+_TOGETHER = 8  # chunks of a row that are read at once: 8 MiB, a few milliseconds
 _BYTES = CHUNK * CHUNK * 4
 
 
@@ -71,12 +75,20 @@ class LabelFiles:
         ):
             write_durably(self.root / name, json.dumps(content, indent=1).encode())
 
-    def write_all(self, labels: NDArray[np.uint32]) -> Iterator[None]:
-        """Write every chunk, step by step; all are on the disk at the end."""
+    def write_all(self, read: Read) -> Iterator[None]:
+        """Write every chunk, step by step; all are on the disk at the end.
+
+        Parameters
+        ----------
+        read
+            Returns a part of the labels, which nobody writes to any more.
+        """
         written = []
-        for row in range(self.counts[0]):
-            for col in range(self.counts[1]):
-                part = labels[row * CHUNK : (row + 1) * CHUNK, col * CHUNK : (col + 1) * CHUNK]
+        for row, start in itertools.product(range(self.counts[0]), range(0, self.counts[1], _TOGETHER)):
+            rows = slice(row * CHUNK, (row + 1) * CHUNK)
+            block = read((rows, slice(start * CHUNK, (start + _TOGETHER) * CHUNK)))
+            for col in range(start, min(start + _TOGETHER, self.counts[1])):
+                part = block[:, (col - start) * CHUNK : (col - start + 1) * CHUNK]
                 written.append(self._write(row, col, part, durable=False))
                 yield
         for start in range(0, len(written), 16):

@@ -37,14 +37,13 @@ from napari_nucseg.io.session_format import (
     read_manifest,
 )
 from napari_nucseg.io.session_journal import Entry, Journal, check_entry
-from napari_nucseg.io.session_labels import LabelFiles
+from napari_nucseg.io.session_labels import LabelFiles, Read
 from napari_nucseg.io.session_read import load
 from napari_nucseg.io.session_table import Table, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from napari_nucseg.core.nuclei import Change, NucleusClass
@@ -85,7 +84,7 @@ class SessionStore:
         """
         store = cls.begin(folder, snapshot)
         try:
-            for _ in store.writing(snapshot.labels):
+            for _ in store.writing(snapshot.labels.__getitem__):
                 pass
             store.publish()
         except BaseException:
@@ -97,8 +96,8 @@ class SessionStore:
     def begin(cls, folder: str | Path, snapshot: Snapshot) -> SessionStore:
         """Start a new folder under a hidden name; `writing` and `publish` complete it.
 
-        `append` takes changes at once. Labels may change while they are written, if every change reaches `append`
-        before `publish`.
+        `append` takes changes at once. Labels may change while they are written, if every change that a part of them
+        has seen reaches `append` before `publish`.
 
         Raises
         ------
@@ -158,12 +157,18 @@ class SessionStore:
         store._lock = lock
         return store, loaded.snapshot
 
-    def writing(self, labels: NDArray[np.uint32]) -> Iterator[None]:
-        """Write labels and table of a new folder, step by step."""
+    def writing(self, read: Read) -> Iterator[None]:
+        """Write labels and table of a new folder, step by step.
+
+        Parameters
+        ----------
+        read
+            Returns a part of the labels as it is after some change, never within one.
+        """
         table = self._table.records.copy()
         mpp = self._manifest.about.get("mpp")
         self._files.write_metadata(mpp if isinstance(mpp, int | float) else None)
-        yield from self._files.write_all(labels)
+        yield from self._files.write_all(read)
         yield from write_table(self._place / TABLE, table, self._manifest.classes)
 
     def publish(self) -> None:

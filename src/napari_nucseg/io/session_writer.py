@@ -22,6 +22,11 @@ from napari_nucseg.io.session_table import Table
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Part = NDArray[np.uint32]
+
 _log = logging.getLogger(__name__)
 
 Classes = tuple[NucleusClass, ...]
@@ -142,9 +147,11 @@ class Writer:
     snapshot : Snapshot
         The session at present; labels are shared, records copied.
     problems : Problems
-    settle : callable
-        Returns when every change made to the labels so far has come to `note`.
     pace : Pace
+    quietly : callable
+        Returns what a function returns that is called between two edits.
+    catch_up : callable
+        Has every change that was told so far come to `note`.
     """
 
     def __init__(
@@ -152,8 +159,9 @@ class Writer:
         target: Path | SessionStore,
         snapshot: Snapshot,
         problems: Problems,
-        settle: Callable[[], None],
         pace: Pace,
+        quietly: Callable[[Callable[[], Part]], Part],
+        catch_up: Callable[[], None],
     ) -> None:
         self._labels, self._about = snapshot.labels, snapshot.about
         self._table, self._classes, self._next_id = (
@@ -161,7 +169,8 @@ class Writer:
             snapshot.classes,
             snapshot.next_id,
         )
-        self._problems, self._settle, self._pace = problems, settle, pace
+        self._problems, self._pace = problems, pace
+        self._quietly, self._catch_up = quietly, catch_up
         self._active = Target(target) if isinstance(target, SessionStore) else None
         self._draft: Target | None = None
         self._gone: Target | None = None
@@ -312,15 +321,19 @@ class Writer:
             self._labels, self._table.records.copy(), self._classes, self._next_id, self._about
         )
         draft = self._draft = Target(SessionStore.begin(free_name(folder), snapshot))
-        for _ in draft.store.writing(self._labels):
+        for _ in draft.store.writing(self._read):
             yield
             draft.flush()
-        self._settle()
+        self._catch_up()
         draft.flush()
         draft.store.publish()
         self._active, self._draft, self._gone = draft, None, None
         self.folder = draft.store.folder
         self._problems.works("journal")
+
+    def _read(self, place: tuple[slice, slice]) -> NDArray[np.uint32]:
+        """Copy a part of the labels between two edits, since what an edit does on its way is in no change."""
+        return self._quietly(lambda: self._labels[place].copy())
 
     def _drop_job(self) -> None:
         self._job = None
