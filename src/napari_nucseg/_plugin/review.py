@@ -11,32 +11,26 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
 from napari_nucseg._plugin.colouring import NO_CLASS, Look
-from napari_nucseg._plugin.drawing import box_of, draw, draw_around, draw_palette, quick_contours, redraw
 from napari_nucseg._plugin.parts import connect_all, disconnect_all
-from napari_nucseg._plugin.results import KEY, REVIEW, ResultLayers, colormap_of, hover_table
+from napari_nucseg._plugin.results import REVIEW, ResultLayers
 from napari_nucseg._plugin.review_actions import ReviewActions
 from napari_nucseg._plugin.review_brush import Brush
 from napari_nucseg._plugin.review_camera import go_to, view_box
 from napari_nucseg._plugin.review_edits import EditQueue
 from napari_nucseg._plugin.review_gestures import PointGestures
 from napari_nucseg._plugin.review_keys import bind_keys, unbind_keys
+from napari_nucseg._plugin.review_labels import LabelsView
 from napari_nucseg._plugin.review_points import MOST, PointsView
 from napari_nucseg.core.nuclei import Change, is_live, is_reviewed
 
 if TYPE_CHECKING:
+    from napari_nucseg._plugin.compute import Request
     from napari_nucseg._plugin.review_edits import Maps
-    from napari_nucseg.core.tiling import Box
     from napari_nucseg.review_queue import ReviewQueue
     from napari_nucseg.session import Session
 
 REST_MS = 150
 """Rest of the camera after which the points of the new view are shown."""
-
-HOVER_MS = 400
-"""Rest of the edits after which napari's table of what is under the cursor is renewed, which takes some time."""
-
-FEW = 100
-"""Nuclei that change colour, up to which each is drawn alone."""
 
 
 class SessionListener(Protocol):
@@ -84,8 +78,6 @@ class Review:
         self.mpp = float(results.about["mpp"] or 1.0)
         self.look = results.look
         self.refusals = 0
-        self.touched: set[int] = set()
-        """Nuclei whose pixels have changed since they were found."""
         self._linking, self._label = False, -1
         self.maps = maps
         self.edits = EditQueue(maps, self._on_said, self._settle)
@@ -94,14 +86,15 @@ class Review:
         self._begin()
 
     def _begin(self) -> None:
-        self._rest, self._hover = _timer(REST_MS, self._on_rest), _timer(HOVER_MS, self._renew_hover)
-        quick_contours(self.labels)
+        self._rest = QTimer()
+        self._rest.setSingleShot(True)
+        self._rest.setInterval(REST_MS)
+        self._rest.timeout.connect(self._on_rest)
+        self._shown = LabelsView(self.labels, self.session, self.mpp)
         self._brush = Brush(self.labels, self.session, self.edits)
         self.view: PointsView | None = None
         self._gestures: PointGestures | None = None
-        self._set_classes()
-        records = self.session.records
-        colormap_of(self.labels).set_kinds(records["id"], records["kind"])
+        self._shown.set_classes(self.look)
         self.adopt_points(self.points)
         self.session.changed.connect(self._on_changed)
         self.session.classes_changed.connect(self._on_classes)
@@ -109,8 +102,8 @@ class Review:
         connect_all(self._camera, self._on_camera)
         connect_all([self.viewer.layers.events.removed], self._on_removed)
         connect_all([self.labels.events.selected_label], self._on_label)
+        connect_all([self.viewer.layers.selection.events.active], self._on_active)
         self.new_label()
-        self._hover.start()
 
     def adopt_points(self, points: Any) -> None:
         """Show the centres in this layer, and take its gestures as edits; None: in none."""
@@ -134,7 +127,7 @@ class Review:
         del self.labels.metadata[REVIEW]
         self.edits.cancel()
         self._rest.stop()
-        self._hover.stop()
+        self._shown.release()
         self._brush.release()
         self._drop_points()
         self.session.changed.disconnect(self._on_changed)
@@ -142,12 +135,18 @@ class Review:
         disconnect_all(self._camera, self._on_camera)
         disconnect_all([self.viewer.layers.events.removed], self._on_removed)
         disconnect_all([self.labels.events.selected_label], self._on_label)
+        disconnect_all([self.viewer.layers.selection.events.active], self._on_active)
         unbind_keys(self.labels)
         self.actions.close()
         if "queue" in self.__dict__:
             self.queue.close()
         for listener in self.listeners:
             listener.session_ended(self)
+
+    @property
+    def request(self) -> Request | None:
+        """Image and model of the maps that edits may lack."""
+        return None if self.maps is None else self.maps.request
 
     @cached_property
     def queue(self) -> ReviewQueue:
@@ -164,6 +163,11 @@ class Review:
     def window(self) -> Any:
         """Return the window that a dialog belongs to."""
         return QApplication.activeWindow()
+
+    @property
+    def touched(self) -> set[int]:
+        """Nuclei whose pixels have changed since the review began here."""
+        return self._shown.touched
 
     def reviewed(self) -> int:
         """Return how many nuclei a person has dealt with."""
@@ -254,46 +258,17 @@ class Review:
                 self.view.sync()
 
     def _on_changed(self, change: Change) -> None:
-        other = colormap_of(self.labels).set_kinds(change.records["id"], change.records["kind"])
-        if change.box is not None:
-            self.touched.update(change.records["id"].tolist(), np.unique(change.values).tolist())
-        self._draw(change, change.records[other & is_live(change.records)])
+        self._shown.show(change)
         self._settle()
-        self._hover.start()
-
-    def _draw(self, change: Change, recoloured: Any) -> None:
-        """Draw the pixels that have changed, and nuclei that are of another colour now."""
-        if change.box is not None:
-            draw(self.labels, change.box)
-        self._draw_nuclei(recoloured, change.box)
-
-    def _draw_nuclei(self, records: Any, drawn: Box | None = None) -> None:
-        """Draw nuclei that are of another colour now, unless they lie in a box that is drawn already."""
-        if len(records) > FEW:
-            draw_around(self.labels, np.stack([records["y"], records["x"]], axis=1))
-            return
-        for r in records:
-            box = box_of(self.session.labels, int(r["id"]), (float(r["y"]), float(r["x"])), int(r["area"]))
-            if box is not None and (drawn is None or box.cut(drawn) != box):
-                draw(self.labels, box)
 
     def _tell_selected(self) -> None:
         """Mark the selected nuclei, and tell who wants to know of them."""
         ids = self.actions.selected()
-        changed = colormap_of(self.labels).set_marked(ids if len(ids) <= FEW else [])
-        self._draw_nuclei(self.session.records[self.session.rows_of([k for k in changed if self.is_live(k)])])
+        self._shown.mark(ids)
         self.selected_changed.emit(ids)
 
-    def _set_classes(self) -> None:
-        about, classes = self.labels.metadata[KEY], self.session.classes
-        about["classes"] = tuple(c.name for c in classes)
-        about["colours"] = {c.name: tuple(c.colour) for c in classes}
-        if colormap_of(self.labels).set_look(self.look, about["colours"], about["classes"]):
-            redraw(self.labels)
-
     def _on_classes(self) -> None:
-        self._set_classes()
-        draw_palette(self.labels)
+        self._shown.set_classes(self.look)
         self.show_points(self.look)
 
     def _on_camera(self, _event: Any = None) -> None:
@@ -308,14 +283,6 @@ class Review:
         self._settle()
         if self.view.crowded and not before:
             self.say(f"Zoom in to see the centres: more than {MOST:,} are in this view.")
-
-    def _renew_hover(self) -> None:
-        session = self.session
-        records, names = session.records[session.live], [*(c.name for c in session.classes), NO_CLASS]
-        area = records["area"] * self.mpp**2
-        self.labels.features = hover_table(
-            records["id"], np.array(names, object)[records["kind"]], records["score"], area
-        )
 
     def _on_selected(self, _event: Any = None) -> None:
         """Let the brush correct the nucleus whose centre is selected."""
@@ -338,6 +305,10 @@ class Review:
             self.view.select([id_])
             self._linking = False
         self._tell_selected()
+
+    def _on_active(self, _event: Any = None) -> None:
+        self._tell_selected()
+        self.clicking_changed.emit(self.clicking)
 
     def _on_mode(self, _event: Any = None) -> None:
         self.clicking_changed.emit(self.clicking)
@@ -362,11 +333,3 @@ class Review:
         disconnect_all([self.points.events.mode], self._on_mode)
         unbind_keys(self.points)
         self.points = self.view = self._gestures = None
-
-
-def _timer(wait: int, act: Any) -> QTimer:
-    timer = QTimer()
-    timer.setSingleShot(True)
-    timer.setInterval(wait)
-    timer.timeout.connect(act)
-    return timer
