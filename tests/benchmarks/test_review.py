@@ -209,7 +209,15 @@ def test_the_command_prints_and_writes(data, monkeypatch, capsys):
     options = ["--data", str(data), "--sets", "toy", "--held-out", str(data / "held.toml"), "--out", str(out)]
     assert review.main(options) == 0
     said = capsys.readouterr().out
-    for word in ("toy: 1 validation images", "| edits per 100 nuclei |", "| add |", "p95 ms", "AUC", "bPQ"):
+    for word in (
+        "toy: 1 validation images",
+        "| edits per 100 nuclei |",
+        "| add |",
+        "p95 ms",
+        "AUC",
+        "bPQ",
+        "true centres",
+    ):
         assert word in said
     rows = (out / "review.csv").read_text().splitlines()
     assert rows[0].startswith("dataset,edits_per_100,done_per_100,bPQ,F1_d,F1_c,F1_c neoplastic")
