@@ -1,1 +1,1 @@
-"""Speed of the pipeline on real images: ``make bench``."""
+"""What is measured on real images: the speed of the pipeline (``make bench``), and reviews and their edits."""
