@@ -36,7 +36,11 @@ def draw(labels: Labels, box: Box) -> None:
 def draw_around(labels: Labels, centres: NDArray[np.float64]) -> None:
     """Draw what lies around (n, 2) centres, those near one another in one go."""
     whole = labels.data.shape
-    for y, x in np.unique((centres // CELL).astype(np.int64), axis=0).tolist():
+    cells = np.unique((centres // CELL).astype(np.int64), axis=0)
+    if len(cells) * (CELL + 2 * REACH) ** 2 > labels.data.size:
+        redraw(labels)
+        return
+    for y, x in cells.tolist():
         cell = Box(y * CELL, (y + 1) * CELL, x * CELL, (x + 1) * CELL)
         draw(labels, cell.grown(REACH, whole))
 
@@ -95,7 +99,6 @@ def _touches(found: Box, window: Box, whole: Box) -> bool:
 
 def quick_contours(labels: Labels) -> None:
     """Have a layer's outlines found by a compiled loop; napari's filters take some 5 s for 100 megapixels."""
-
     if "_calculate_contour" in vars(labels):  # done already
         return
 

@@ -68,8 +68,6 @@ class ResultLayers:
     ----------
     labels : napari.layers.Labels
         uint32, ids of the nuclei.
-    points : napari.layers.Points or None
-        The centres; None once the user has removed them.
     nuclei : DataFrame or None
         What the run has found, see `napari_nucseg.inference.Result`; kept in the labels' metadata.
     look : Look
@@ -77,7 +75,7 @@ class ResultLayers:
     """
 
     def __init__(self, labels: Labels, points: Points | None) -> None:
-        self.labels, self.points = labels, points
+        self.labels, self._points = labels, points
         self._pending: list[pd.DataFrame] = []
         self._shown_at, self._cost = 0.0, 0.0
         self.look = Look()
@@ -98,18 +96,7 @@ class ResultLayers:
             **place,
         )
         quick_contours(labels)
-        points = Points(
-            np.zeros((0, 2)),
-            ndim=2,
-            name=f"{image.name} centres",
-            size=CENTRE_UM / (request.mpp.value or 1.0),
-            border_width=0.1,
-            border_color="white",
-            metadata={KEY: {**about, "role": "centres"}},
-            **place,
-        )
-        points.canvas_size_limits = (2, 12)
-        return cls(labels, points)
+        return cls(labels, make_points(image, f"{image.name} centres", about))
 
     @property
     def about(self) -> dict[str, Any]:
@@ -128,6 +115,11 @@ class ResultLayers:
         """The review of these nuclei; None during a run. A copy of the layer, made by napari, has none."""
         review: Review | None = self.labels.metadata.get(REVIEW)
         return review if review is not None and review.session.labels is self.labels.data else None
+
+    @property
+    def points(self) -> Points | None:
+        """The centres; None once the user has removed them."""
+        return self._points if self.review is None else self.review.points
 
     @property
     def edited(self) -> bool:
@@ -197,7 +189,7 @@ class ResultLayers:
 
     def drop_points(self) -> None:
         """Forget the centres, which the user has removed."""
-        self.points = None
+        self._points = None
 
     def _take_in(self) -> None:
         """Add the pending tables to the layers' features and to the points."""
@@ -235,6 +227,31 @@ class ResultLayers:
             classes = self.points.features["class"].astype(str).to_numpy()
             self.points.face_color = rgba(self.about["colours"], classes.tolist())
             self.points.shown = ~np.isin(classes, list(self.look.hidden))
+
+
+def make_points(under: Any, name: str, about: dict[str, Any]) -> Points:
+    """Make an empty layer for centres.
+
+    Parameters
+    ----------
+    under : Layer
+        On whose pixels the centres lie.
+    name : str
+    about : dict
+        See `describe`.
+    """
+    points = Points(
+        np.zeros((0, 2)),
+        ndim=2,
+        name=name,
+        size=CENTRE_UM / (about["mpp"] or 1.0),
+        border_width=0.1,
+        border_color="white",
+        metadata={KEY: {**about, "role": "centres"}},
+        **placement(under),
+    )
+    points.canvas_size_limits = (2, 12)
+    return points
 
 
 def colormap_of(labels: Labels) -> NucleusColormap:

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_nucseg._plugin.colouring import NO_CLASS, Look
 from napari_nucseg._plugin.parts import connect_all, disconnect_all
-from napari_nucseg._plugin.results import REVIEW, ResultLayers
+from napari_nucseg._plugin.results import KEY, REVIEW, ResultLayers, make_points
 from napari_nucseg._plugin.review_actions import ReviewActions
 from napari_nucseg._plugin.review_brush import Brush
 from napari_nucseg._plugin.review_camera import go_to, view_box
@@ -227,8 +227,11 @@ class Review:
 
     def set_clicking(self, clicking: bool) -> None:
         """Begin to add a nucleus with every click, or end it."""
+        if self.points is None and clicking:  # the user has removed them
+            about = {key: what for key, what in self.labels.metadata[KEY].items() if key != "nuclei"}
+            self.adopt_points(make_points(self.labels, f"{about['image']} centres", about))
+            self.viewer.add_layer(self.points)
         if self.points is None:
-            self.say("The centres were removed from the viewer; run the model again to have them back.", True)
             return
         if clicking:
             self.points.visible = True
