@@ -42,6 +42,8 @@ PACKAGES = (
     Package("tifffile", "", "TIFF, SVS and NDPI"),
     Package("imagecodecs", "", "compressed TIFF"),
     Package("platformdirs", "", "folders"),
+    Package("psygnal", "", "events of reviews"),
+    Package("filelock", "", "reviews on the disk"),
     Package("tqdm", "", "progress"),
     Package("qtpy", "", "the panel"),
     Package("napari", "desktop", "the window"),

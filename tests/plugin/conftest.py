@@ -10,6 +10,7 @@ import pytest
 
 from napari_nucseg import inference
 from napari_nucseg._plugin.questions import Choice
+from napari_nucseg._plugin.review_keeper import close_all
 from napari_nucseg._plugin.services import Services
 from napari_nucseg._plugin.widget import NucSegWidget
 from napari_nucseg.core.tiling import Grid
@@ -31,6 +32,9 @@ class World:
         self.loaded = []
         self.error = None
         self.report = DeviceReport(None, "2026.0", "bf16")
+        self.base = None
+        self.geojson = None
+        self.salvage = True
 
     def load(self, model, device):
         assert threading.current_thread() is not threading.main_thread()
@@ -52,6 +56,10 @@ class World:
             ask_update=self.ask,
             ask_files=self.ask,
             ask_folder=lambda _parent, _title: self.folder,
+            ask_geojson=lambda _parent: self.geojson,
+            ask_salvage=lambda _parent, _sentence: self.salvage,
+            session_base=lambda: self.base,
+            remember_session_base=lambda folder: setattr(self, "base", folder),
         )
 
 
@@ -71,8 +79,13 @@ class GatedRuntime(FakeRuntime):
 
 
 @pytest.fixture
-def world():
-    return World()
+def world(tmp_path, monkeypatch):
+    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    made = World()
+    made.base = tmp_path / "reviews"  # nobody's own folders
+    yield made
+    close_all()
 
 
 @pytest.fixture

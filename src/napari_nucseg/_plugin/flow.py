@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
     from napari_nucseg._plugin.compute import Request, Started
+    from napari_nucseg._plugin.review import Review
     from napari_nucseg.inference import TileResult
+    from napari_nucseg.session import Session
 
 
 class FlowView(Protocol):
@@ -143,6 +145,17 @@ class SegmentFlow:
         self._known.append(results)
         self._view.refresh()
         return results
+
+    def adopt(self, results: ResultLayers, session: Session, request: Request | None) -> Review:
+        """Begin the review of a session that was saved, in layers that are not yet in the viewer."""
+        self._known.append(results)
+        for layer in results.layers:
+            self._viewer.add_layer(layer)
+        results.show()
+        review = self.desk.resume(results, session, request)
+        self._viewer.layers.selection.active = results.points
+        self._view.refresh()
+        return review
 
     def on_started(self, started: Started) -> None:
         """Put the empty layers into the viewer."""

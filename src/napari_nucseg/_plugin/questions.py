@@ -114,3 +114,24 @@ def ask_folder(parent: Any, title: str) -> Path | None:
     """Ask for a folder; None if the user cancels."""
     folder = QFileDialog.getExistingDirectory(parent, title)
     return Path(folder) if folder else None
+
+
+def ask_geojson(parent: Any) -> Path | None:
+    """Ask for a GeoJSON file; None if the user cancels."""
+    path, _ = QFileDialog.getOpenFileName(
+        parent,
+        "Nuclei from QuPath (File > Export objects as GeoJSON)",
+        "",
+        "GeoJSON (*.geojson *.json *.geojson.gz *.json.gz *.zip)",
+    )
+    return Path(path) if path else None
+
+
+def ask_salvage(parent: Any, sentence: str) -> bool:
+    """Ask whether to rescue what can be read of a damaged review."""
+    answer = QMessageBox.question(
+        parent,
+        "NucSeg",
+        f"{sentence}\n\nRescue what can be read into a new review? The damaged one stays as it is.",
+    )
+    return bool(answer == QMessageBox.StandardButton.Yes)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from napari_nucseg._plugin.review_points import Overlay
+from napari_nucseg.errors import NucSegError
 
 if TYPE_CHECKING:
     from napari_nucseg._plugin.review import Review
@@ -153,7 +154,11 @@ class ReviewActions:
         self._review.look_at(id_)
 
     def _step(self, step: Callable[[], Any], nothing: str) -> None:
-        change = step()
+        try:
+            change = step()
+        except NucSegError as error:
+            self._review.say(str(error), True)
+            return
         if change is None:
             self._review.say(nothing)
             return

@@ -11,6 +11,7 @@ from napari_nucseg._plugin.review_points import Overlay
 from napari_nucseg.errors import NucSegError
 
 if TYPE_CHECKING:
+    from napari_nucseg._plugin.compute import Request
     from napari_nucseg._plugin.review_maps import Done
     from napari_nucseg.core.tiling import Box
 
@@ -36,6 +37,10 @@ class Edit:
 
 class Maps(Protocol):
     """Computes what an edit lacks, see `MapsLoader`."""
+
+    @property
+    def request(self) -> Request:
+        """Image and model."""
 
     def start(self, box: Box, done: Done) -> None:
         """Compute the maps of a box, then call `done`."""

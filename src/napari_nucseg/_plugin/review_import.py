@@ -8,8 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.qt.threading import create_worker
-
+from napari_nucseg._plugin import work
 from napari_nucseg._plugin.compute import Cancelled
 from napari_nucseg._plugin.flow import report_error
 from napari_nucseg._plugin.saving import stem_of
@@ -17,7 +16,6 @@ from napari_nucseg._plugin.saving import stem_of
 if TYPE_CHECKING:
     from napari_nucseg._plugin.review import Review
     from napari_nucseg.io.qupath import Imported
-    from napari_nucseg.session.intake import Placed
 
 TRIES = 2
 """Times that centres may find maps missing."""
@@ -57,18 +55,17 @@ class Importer:
         if self._stop.is_set():
             raise Cancelled
 
-    def _run(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        worker = create_worker(_as_value, work, _start_thread=False, _worker_class=None)
-        worker.returned.connect(done)
-        worker.errored.connect(done)
-        self._worker = worker
-        worker.start()
+    def _run(self, task: Callable[[], Any], done: Callable[[work.Outcome], None]) -> None:
+        self._worker = work.start(task, done)
         self._changed()
 
-    def _on_read(self, review: Review, result: Imported | Exception, tries: int = 0) -> None:
-        if isinstance(result, Exception):
-            self._end(result)
-            return
+    def _on_read(self, review: Review, outcome: work.Outcome) -> None:
+        if outcome.error is not None:
+            self._end(outcome.error)
+        else:
+            self._take_in(review, outcome.value)
+
+    def _take_in(self, review: Review, result: Imported, tries: int = 0) -> None:
         session = review.session
         gap = session.missing_maps(result.points)
         if gap is not None:
@@ -83,24 +80,24 @@ class Importer:
         for kind in result.classes:  # in the thread of the window, whose legend shows them
             session.class_index(kind.name, kind.colour)
         self._say(f"Taking in {len(result.outlines) + len(result.points):,} nuclei…", False)
-        work = partial(
+        task = partial(
             session.apart,
             partial(session.place, result.outlines, result.points, result.point_kinds, self._check),
         )
-        self._run(work, partial(self._on_placed, review, result))
+        self._run(task, partial(self._on_placed, review, result))
 
     def _on_maps(self, review: Review, result: Imported, tries: int, error: Exception | None) -> None:
         if error is not None or self._stop.is_set():
             self._end(error or Cancelled())
         else:
-            self._on_read(review, result, tries + 1)
+            self._take_in(review, result, tries + 1)
 
-    def _on_placed(self, review: Review, imported: Imported, placed: Placed | Exception) -> None:
+    def _on_placed(self, review: Review, imported: Imported, outcome: work.Outcome) -> None:
         review.session.rejoin()
-        if isinstance(placed, Exception):
-            self._end(placed)
+        if outcome.error is not None:
+            self._end(outcome.error)
         else:
-            self._end(None, f"Imported: {placed}. {imported.summary()}".strip(), alarm=False)
+            self._end(None, f"Imported: {outcome.value}. {imported.summary()}", alarm=False)
 
     def _end(self, error: Exception | None, text: str = "", alarm: bool = True) -> None:
         self._worker = None
@@ -110,14 +107,6 @@ class Importer:
             text = report_error(error)
         self._say(text, alarm)
         self._changed()
-
-
-def _as_value(work: Callable[[], Any]) -> Any:
-    """Return errors as values: superqt's workers swallow RuntimeErrors."""
-    try:
-        return work()
-    except Exception as error:
-        return error
 
 
 def _read(review: Review, path: Path, image_name: str, check: Callable[..., None]) -> Imported:

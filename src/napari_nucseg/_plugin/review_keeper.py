@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 from qtpy.QtCore import QObject, Qt, QTimer
 from qtpy.QtCore import Signal as QtSignal
+from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_nucseg.errors import NucSegError
 
@@ -26,13 +27,16 @@ if TYPE_CHECKING:
 LOOK_MS = 500
 """Time after an edit at which the panel is told that it is saved; the disk has had it before."""
 
+RETRY_MS = 50
+"""Wait for the end of an edit that is under way."""
+
 LAST_WAIT = 15.0
 """Seconds that the end of the program waits for labels and table; the journal has all edits before that."""
 
 _open: weakref.WeakSet[Keeper] = weakref.WeakSet()
 
 
-class _Courier(QObject):  # type: ignore[misc]
+class _Courier(QObject):
     """Has functions called in the thread of the window."""
 
     post = QtSignal(object)
@@ -89,10 +93,11 @@ class Keeper:
             self.saved_at = datetime.now()
         self.session.changed.connect(self._on_change)
         self.session.classes_changed.connect(self._on_classes)
-        window = getattr(getattr(review.viewer, "window", None), "_qt_window", None)
-        if window is not None:  # who closes the window in a running interpreter may open the review again
-            window.destroyed.connect(self.close)
         _open.add(self)
+
+    def end_with(self, window: QWidget) -> None:
+        """Close when a window is closed: who does so in a running interpreter may open the review again there."""
+        window.destroyed.connect(self.close)
 
     @property
     def folder(self) -> Path | None:
@@ -160,8 +165,15 @@ class Keeper:
             target,
             snapshot,
             lambda problem: self._courier.post.emit(lambda: self._on_problem(problem)),
-            between_edits=self._courier.post.emit,
+            between_edits=lambda call: self._courier.post.emit(lambda: self._between_edits(call)),
         )
+
+    def _between_edits(self, call: Callable[[], None]) -> None:
+        """Call when the labels hold nothing that is not told yet: no import, and no stroke of the brush under way."""
+        if self.session.is_apart or QApplication.mouseButtons() != Qt.MouseButton.NoButton:
+            QTimer.singleShot(RETRY_MS, lambda: self._between_edits(call))
+        else:
+            call()
 
     def _on_change(self, change: Change) -> None:
         if self._autosave is None:

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from napari.qt.threading import create_worker
-
-from napari_nucseg._plugin.compute import Failed, Loader, Request, Ticker, WatchedRuntime
+from napari_nucseg._plugin import work
+from napari_nucseg._plugin.compute import Cancelled, Loader, Request, Ticker, WatchedRuntime
 from napari_nucseg.errors import NucSegError
 
 if TYPE_CHECKING:
@@ -18,16 +17,8 @@ if TYPE_CHECKING:
 Done = Callable[[Exception | None], None]
 
 
-def fill(request: Request, load: Loader, cache: FieldCache, box: Box, ticker: Ticker) -> Failed | None:
-    """Compute the maps of a box at the model's resolution into the cache; return what went wrong."""
-    try:
-        _fill(request, load, cache, box, ticker)
-    except Exception as error:
-        return Failed(error)
-    return None
-
-
-def _fill(request: Request, load: Loader, cache: FieldCache, box: Box, ticker: Ticker) -> None:
+def fill(request: Request, load: Loader, cache: FieldCache, box: Box, ticker: Ticker) -> None:
+    """Compute the maps of a box at the model's resolution into the cache."""
     from napari_nucseg.inference import compute_fields
     from napari_nucseg.io.resample import Resampled
     from napari_nucseg.io.slide import as_source
@@ -63,6 +54,11 @@ class MapsLoader:
         self._ticker = Ticker()
 
     @property
+    def request(self) -> Request:
+        """Image and model."""
+        return self._request
+
+    @property
     def busy(self) -> bool:
         """Whether maps are being computed."""
         return self._worker is not None
@@ -71,19 +67,8 @@ class MapsLoader:
         """Compute the maps of a box; `done` is told of the end in the GUI thread, with the error if there was one."""
         self.cancel()
         self._ticker = Ticker()
-        worker = create_worker(
-            fill,
-            self._request,
-            self._load,
-            self._cache,
-            box,
-            self._ticker,
-            _start_thread=False,
-            _worker_class=None,
-        )
-        worker.returned.connect(partial(self._on_done, self._number, done))
-        self._worker = worker
-        worker.start()
+        task = partial(fill, self._request, self._load, self._cache, box, self._ticker)
+        self._worker = work.start(task, partial(self._on_done, self._number, done))
 
     def cancel(self) -> None:
         """Stop after the window of the network that is being computed, and tell nobody."""
@@ -91,7 +76,7 @@ class MapsLoader:
         self._ticker.stop()
         self._worker = None
 
-    def _on_done(self, number: int, done: Done, failed: Failed | None) -> None:
+    def _on_done(self, number: int, done: Done, outcome: work.Outcome) -> None:
         if number == self._number:
             self._worker = None
-            done(None if failed is None else failed.error)
+            done(None if isinstance(outcome.error, Cancelled) else outcome.error)

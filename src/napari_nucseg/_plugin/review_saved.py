@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.qt.threading import create_worker
 
+from napari_nucseg._plugin import work
 from napari_nucseg._plugin.compute import Request, Started, make_basis
+from napari_nucseg._plugin.flow import report_error
 from napari_nucseg._plugin.images import level0_shape
 from napari_nucseg._plugin.results import ResultLayers
 from napari_nucseg._plugin.review_keeper import Keeper, kept_folders
@@ -124,60 +125,50 @@ class Archive:
     def open(self, folder: Path, image: Image, done: Callable[[Opened], None], parent: Any = None) -> None:
         """Read a saved review in a worker; `done` gets it in the thread of the window."""
         self._say(f"Opening the review in {folder}…", False)
-        self._run(_open, folder, level0_shape(image), partial(self._on_opened, folder, image, done, parent))
-
-    def _run(
-        self, work: Callable[..., Any], folder: Path, shape: tuple[int, int], done: Callable[[Any], None]
-    ) -> None:
-        worker = create_worker(work, folder, shape, _start_thread=False, _worker_class=None)
-        worker.returned.connect(done)
-        worker.errored.connect(done)
-        self._worker = worker
-        worker.start()
+        reading = partial(self._on_opened, folder, image, done, parent)
+        self._worker = work.start(partial(_open, folder, level0_shape(image)), reading)
 
     def _on_opened(
-        self, folder: Path, image: Image, done: Callable[[Opened], None], parent: Any, result: Any
+        self,
+        folder: Path,
+        image: Image,
+        done: Callable[[Opened], None],
+        parent: Any,
+        outcome: work.Outcome,
     ) -> None:
         from napari_nucseg.io.session_files import SessionDamaged
 
-        self._worker = None
-        if isinstance(result, SessionDamaged) and self._services.ask_salvage(parent, str(result)):
+        self._worker, error = None, outcome.error
+        if isinstance(error, SessionDamaged) and self._services.ask_salvage(parent, str(error)):
             self._say("Rescuing what can be read…", False)
-            self._run(
-                _salvage, folder, level0_shape(image), partial(self._on_opened, folder, image, done, parent)
-            )
-        elif isinstance(result, Exception):
-            self._say(str(result), True)
+            reading = partial(self._on_opened, folder, image, done, parent)
+            self._worker = work.start(partial(_salvage, folder, level0_shape(image)), reading)
+        elif error is not None:
+            self._say(report_error(error), True)
         else:
-            done(result)
+            done(outcome.value)
 
     def expect(self, session: Session, opened: Opened) -> None:
         """Say that the review of this session, which is about to begin, was opened from a folder."""
         self._opened[id(session)] = opened
 
 
-def _open(folder: Path, _shape: tuple[int, int]) -> Opened | Exception:
+def _open(folder: Path, shape: tuple[int, int]) -> Opened:
     from napari_nucseg.io.session_store import SessionStore
 
-    try:
-        store, snapshot = SessionStore.open(folder, _shape)
-    except Exception as error:  # as a value: superqt's workers swallow RuntimeErrors
-        return error
+    store, snapshot = SessionStore.open(folder, shape)
     return Opened(snapshot, store)
 
 
-def _salvage(folder: Path, shape: tuple[int, int]) -> Opened | Exception:
+def _salvage(folder: Path, shape: tuple[int, int]) -> Opened:
     from napari_nucseg.io.session_read import salvage
 
-    try:
-        snapshot, notes = salvage(folder)
-        if snapshot.labels.shape != shape:
-            raise NucSegError(
-                f"The review in '{folder}' is of an image of {snapshot.labels.shape} pixels and this one has {shape}; "
-                "open the image that it was made for."
-            )
-    except Exception as error:
-        return error
+    snapshot, notes = salvage(folder)
+    if snapshot.labels.shape != shape:
+        raise NucSegError(
+            f"The review in '{folder}' is of an image of {snapshot.labels.shape} pixels and this one has {shape}; "
+            "open the image that it was made for."
+        )
     return Opened(snapshot, None, tuple(notes))
 
 

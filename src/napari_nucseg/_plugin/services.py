@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_nucseg._plugin import questions
+from napari_nucseg._plugin import preferences, questions
 from napari_nucseg.models.registry import Model, available, open_model
 
 if TYPE_CHECKING:
@@ -45,6 +45,12 @@ class Services:
     ask_files : (parent, paths) -> Choice
         What to do with files that exist already.
     ask_folder : (parent, title) -> Path or None
+    ask_geojson : (parent) -> Path or None
+    ask_salvage : (parent, sentence) -> bool
+        Whether to rescue what can be read of a damaged review.
+    session_base : () -> Path or None
+        Folder in which the user wants reviews to be saved; None: each beside its image.
+    remember_session_base : (folder)
     """
 
     models: Callable[[], dict[str, Model]] = available
@@ -55,6 +61,10 @@ class Services:
     ask_update: Callable[[Any, str, int, int], Choice] = questions.ask_update
     ask_files: Callable[[Any, list[Path]], Choice] = questions.ask_files
     ask_folder: Callable[[Any, str], Path | None] = questions.ask_folder
+    ask_geojson: Callable[[Any], Path | None] = questions.ask_geojson
+    ask_salvage: Callable[[Any, str], bool] = questions.ask_salvage
+    session_base: Callable[[], Path | None] = preferences.session_base
+    remember_session_base: Callable[[Path | None], None] = preferences.remember_session_base
 
 
 class RuntimeCache:

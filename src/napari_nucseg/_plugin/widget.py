@@ -19,6 +19,7 @@ from napari_nucseg._plugin.model_fields import AdvancedField, DeviceField, Model
 from napari_nucseg._plugin.parts import disconnect_all, enable
 from napari_nucseg._plugin.region_field import RegionField
 from napari_nucseg._plugin.regions import Area
+from napari_nucseg._plugin.review_files import ReviewFiles
 from napari_nucseg._plugin.review_section import ReviewSection
 from napari_nucseg._plugin.run_bar import RunBar
 from napari_nucseg._plugin.saving import Saver
@@ -51,6 +52,10 @@ class NucSegWidget(QWidget):
         self.flow = SegmentFlow(napari_viewer, self._services, self)
         self._saver = Saver(self._services, self.set_status, self.refresh)
         self.review = ReviewSection(napari_viewer, self, self._begin_review, self._on_counted)
+        self.files = ReviewFiles(
+            napari_viewer, self.review.panel, self.flow, self._services,
+            lambda: self._request(self._why_no_click, whole=True), self.set_status, self.refresh,
+        )  # fmt: skip
         self._lay_out()
         self._connect()
         self._follow(napari_viewer.layers.selection.active)
@@ -82,6 +87,7 @@ class NucSegWidget(QWidget):
         column.addLayout(form)
         column.addWidget(self.advanced)
         column.addWidget(self.run_bar)
+        column.addWidget(self.files.offer)
         column.addWidget(self.review.panel)
         self._results_box = self._make_results_box()
         column.addWidget(self._results_box)
@@ -223,6 +229,8 @@ class NucSegWidget(QWidget):
     def _follow_review(self, results: ResultLayers | None) -> None:
         review = None if results is None else results.review
         running = "A run is under way; wait for its end." if self.flow.controller.running else None
+        running = "An import is under way; wait for its end." if self.files.importer.busy else running
+        self.files.follow(review)
         self.review.follow(review, running or (self._why_no_click() if review is None else None), running)
 
     def _on_counted(self) -> None:
@@ -241,6 +249,7 @@ class NucSegWidget(QWidget):
         self.mpp.set_layer(self.image.layer)
         self.region.set_image(self.image.layer)
         self.review.panel.set_image(self.image.layer)
+        self.files.set_image(self.image.layer)
         self.refresh()
 
     def _on_model(self) -> None:
@@ -294,7 +303,7 @@ class NucSegWidget(QWidget):
         self.flow.shut_down()
         disconnect_all([self._viewer.layers.selection.events.active], self._on_active)
         disconnect_all([self._viewer.layers.events.inserted], self._on_inserted)
-        for field in (self.image, self.mpp, self.region, self.review):
+        for field in (self.image, self.mpp, self.region, self.files, self.review):
             field.release()
 
     def event(self, event: QEvent) -> bool:

@@ -341,6 +341,11 @@ class Session(Contents):
         self._apart = threading.get_ident()
         return work()
 
+    @property
+    def is_apart(self) -> bool:
+        """Whether an edit is under way that is told only at `rejoin`."""
+        return self._apart is not None
+
     def rejoin(self) -> None:
         """Tell what was done `apart`, in the thread of those who listen, and let all edit again."""
         self._apart = None

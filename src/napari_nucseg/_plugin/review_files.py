@@ -1,0 +1,199 @@
+"""Reviews and files: what the panel offers to resume, where a review is saved, what comes from QuPath."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QPushButton, QWidget
+
+from napari_nucseg._plugin.flow import report_error
+from napari_nucseg._plugin.images import image_id, image_layers
+from napari_nucseg._plugin.parts import column, hint, say
+from napari_nucseg._plugin.results import KEY
+from napari_nucseg._plugin.review_import import Importer
+from napari_nucseg._plugin.review_keeper import Keeper, keeper_of
+from napari_nucseg._plugin.review_saved import Archive, Opened, request_for, restore
+from napari_nucseg.errors import NucSegError
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+    from napari_nucseg._plugin.compute import Request
+    from napari_nucseg._plugin.flow import SegmentFlow
+    from napari_nucseg._plugin.review import Review
+    from napari_nucseg._plugin.review_panel import ReviewPanel
+    from napari_nucseg._plugin.services import Services
+
+
+class Offer(QWidget):
+    """Offers to go on with a review that was saved before; not shown where there is none."""
+
+    resumed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._line = hint()
+        self.button = QPushButton("Resume the saved review")
+        self.button.setToolTip("Bring back the nuclei as you left them, with all edits.")
+        self.button.clicked.connect(lambda: self.resumed.emit())
+        layout = column(self)
+        layout.addWidget(self._line)
+        layout.addWidget(self.button)
+        self.hide()
+
+    def show_folder(self, folder: Path | None) -> None:
+        """Offer the review in a folder; None: there is none."""
+        self.setVisible(folder is not None)
+        if folder is not None:
+            say(self._line, f"A review of this image was saved in {folder.name}.")
+            self._line.setToolTip(str(folder))
+
+
+class ReviewFiles:
+    """Keeps reviews on the disk and fetches them from there, on behalf of a panel.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    panel : ReviewPanel
+        Whose buttons and line on saving are served.
+    flow : SegmentFlow
+        Its reviews are kept from now on.
+    request : callable () -> Request or None
+        What the fields of the panel say; None if they can't be used, which is said.
+    say : callable (text, alarm)
+    refresh : callable ()
+    """
+
+    def __init__(
+        self,
+        viewer: Any,
+        panel: ReviewPanel,
+        flow: SegmentFlow,
+        services: Services,
+        request: Callable[[], Request | None],
+        say: Callable[[str, bool], None],
+        refresh: Callable[[], None],
+    ) -> None:
+        self._viewer, self._panel, self._flow, self._services = viewer, panel, flow, services
+        self._request, self._say, self._refresh = request, say, refresh
+        self.offer, self.archive = Offer(), Archive(services, say)
+        self.importer = Importer(say, refresh)
+        self._image: Image | None = None
+        self._found: Path | None = None
+        self._review: Review | None = None
+        self._keeper: Keeper | None = None
+        flow.desk.listeners.append(self)
+        panel.folder_clicked.connect(self._on_folder)
+        panel.import_clicked.connect(self._on_import)
+        self.offer.resumed.connect(self.resume)
+
+    def set_image(self, image: Image | None) -> None:
+        """Look for a saved review of an image."""
+        self._image, self._found = image, self.archive.find(image)
+
+    def follow(self, review: Review | None) -> None:
+        """Say where this review is saved, or offer one."""
+        self._review = review
+        self.offer.show_folder(self._found if review is None else None)
+        keeper = keeper_of(review)
+        if keeper is not self._keeper:
+            self._leave()
+            self._keeper = keeper
+            if keeper is not None:
+                keeper.changed.connect(self._show_saved)
+        self._show_saved()
+
+    def release(self) -> None:
+        """Let go of panel and reviews, which are kept further on."""
+        self.importer.cancel()
+        self._leave()
+
+    def resume(self) -> None:
+        """Open the review that is offered."""
+        request = self._request()
+        if self._found is not None and self._image is not None and request is not None:
+            image = self._image
+            self.archive.open(
+                self._found, image, lambda opened: self._on_opened(image, request, opened), self._panel
+            )
+
+    def session_began(self, review: Review) -> None:
+        """Keep a review that begins; see `SessionListener`."""
+        image = self._image_of(review)
+        if image is not None and keeper_of(review) is None:
+            keeper = self.archive.keep(review, image, review.request)
+            window = self._panel
+            while window.parentWidget() is not None:  # a dock that floats is a window of its own
+                window = window.parentWidget()
+            keeper.end_with(window)
+
+    def session_ended(self, review: Review) -> None:
+        """Offer what was saved; see `SessionListener`."""
+
+    def _image_of(self, review: Review) -> Image | None:
+        mark = review.labels.metadata[KEY]["image_id"]
+        return next((i for i in image_layers(self._viewer.layers) if image_id(i) == mark), None)
+
+    def _on_opened(self, image: Image, request: Request, opened: Opened) -> None:
+        usable = request_for(opened, request, self._services.models())
+        try:
+            if image not in self._viewer.layers:
+                raise NucSegError(f"The image '{image.name}' was removed meanwhile; open it again.")
+            results, session = restore(opened, image, request, usable)
+        except NucSegError as error:
+            if opened.store is not None:
+                opened.store.close()
+            self._say(report_error(error), True)
+            return
+        self.archive.expect(session, opened)
+        self._flow.adopt(results, session, usable)
+        live = int(session.live.sum())
+        text = f"Resumed: {live:,} nuclei as you left them."
+        if usable is None:
+            text += (
+                " Its model is not installed, so that centres can't be added or moved; add it from a folder."
+            )
+        if opened.notes:
+            text += f" Not rescued: {'; '.join(opened.notes)}."
+        self._say(text, usable is None or bool(opened.notes))
+
+    def _show_saved(self) -> None:
+        keeper, line = self._keeper, self._panel.saved
+        line.setVisible(self._review is not None)
+        if keeper is None or keeper.folder is None:
+            line.show_text("Nothing edited yet; every edit is saved at once.")
+        elif keeper.problem is not None:
+            line.show_text(keeper.problem, str(keeper.folder), alarm=True)
+        elif keeper.saved_at is not None:
+            line.show_saved(keeper.saved_at, keeper.folder)
+        else:
+            line.show_text("Saving…", str(keeper.folder))
+
+    def _on_folder(self) -> None:
+        from napari_nucseg.io.session_places import default_folder
+
+        base = self._services.ask_folder(self._panel, "Folder for reviews, this one and those to come")
+        if base is None:
+            return
+        self._services.remember_session_base(base)
+        if self._keeper is not None and self._image is not None:
+            path = self._image.source.path
+            self._keeper.move_to(default_folder(Path(path) if path else None, self._image.name, base))
+
+    def _on_import(self) -> None:
+        path = self._services.ask_geojson(self._panel)
+        if path is None:
+            return
+        if self._review is None:
+            self._panel.click_toggled.emit(True)  # begins a review of empty layers
+        if self._review is not None and self._image is not None:
+            self.importer.start(self._review, path, self._image.name)
+
+    def _leave(self) -> None:
+        if self._keeper is not None:
+            self._keeper.changed.disconnect(self._show_saved)
+            self._keeper = None

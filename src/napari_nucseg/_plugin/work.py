@@ -1,0 +1,52 @@
+"""Work in another thread, whose end is told once in the thread of the window, errors included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from napari.qt.threading import create_worker
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How work has ended.
+
+    Attributes
+    ----------
+    value : object
+        What it returned.
+    error : Exception or None
+        What it raised. superqt's workers would swallow a RuntimeError, even one that is returned.
+    """
+
+    value: Any = None
+    error: Exception | None = None
+
+
+def start(work: Callable[[], Any], done: Callable[[Outcome], None]) -> Any:
+    """Begin work in another thread.
+
+    Parameters
+    ----------
+    work : callable ()
+    done : callable (Outcome)
+        Called in the thread of the window.
+
+    Returns
+    -------
+    napari worker
+        To be held until `done` is called.
+    """
+    worker = create_worker(_attempt, work, _start_thread=False, _worker_class=None)
+    worker.returned.connect(done)
+    worker.start()
+    return worker
+
+
+def _attempt(work: Callable[[], Any]) -> Outcome:
+    try:
+        return Outcome(work())
+    except Exception as error:
+        return Outcome(error=error)

@@ -1,0 +1,214 @@
+"""Reviews are saved after every edit, found again, and come back; nuclei come in from QuPath."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+
+import numpy as np
+import pytest
+
+from napari_nucseg._plugin.review_keeper import Keeper, close_all, keeper_of, kept_folders
+from napari_nucseg.core.nuclei import State
+from napari_nucseg.io.geojson import write_geojson
+from napari_nucseg.io.session_read import read_session
+
+
+def review_of(panel):
+    return panel.widget.results.review
+
+
+def reopen(make_panel, synthetic, world):
+    """Return another window with the same image, as after a restart."""
+    again = make_panel()
+    again.viewer.add_image(synthetic.image, name="tissue", rgb=True, scale=(0.25, 0.25), units=("um", "um"))
+    return again
+
+
+def saved_line(panel):
+    return panel.widget.review.panel.saved.text
+
+
+@pytest.fixture
+def run_panel(panel):
+    panel.run()
+    return panel
+
+
+def test_nothing_is_written_before_the_first_edit_and_all_of_it_after(run_panel, world):
+    review = review_of(run_panel)
+    assert not world.base.exists()
+    assert "Nothing edited yet" in saved_line(run_panel)
+    id_ = int(review.session.records["id"][0])
+    review.session.accept(id_)
+    run_panel.until(lambda: saved_line(run_panel).startswith("Saved"))
+    assert f"{datetime.now():%H}:" in saved_line(run_panel)
+    keeper = keeper_of(review)
+    assert keeper.folder == world.base / "tissue.nucseg"
+    review.session.add(3.0, 3.0)
+    assert keeper.flush()
+    shot = read_session(keeper.folder)
+    np.testing.assert_array_equal(shot.labels, review.session.labels)
+    assert shot.records.tobytes() == review.session.records.tobytes()
+    assert shot.about["model"]["name"] == world.model.card.name
+    assert shot.about["image"]["name"] == "tissue"
+
+
+def test_a_review_comes_back_in_another_window_and_goes_on_there(
+    run_panel, world, make_panel, synthetic, qtbot
+):
+    session = review_of(run_panel).session
+    ids = session.records["id"][session.live]
+    session.accept(int(ids[0]))
+    session.reject(int(ids[1]))
+    session.retype(int(ids[2]), 1)
+    clicked = session.add(2.0, 2.0)
+    before = session.labels.copy(), session.records.tobytes()
+    keeper_of(review_of(run_panel)).close_and_wait()
+    again = reopen(make_panel, synthetic, world)
+    assert again.widget.files.offer.isVisibleTo(again.widget)
+    again.widget.files.offer.button.click()
+    again.until(lambda: again.widget.results is not None)
+    back = review_of(again).session
+    np.testing.assert_array_equal(back.labels, before[0])
+    assert back.records.tobytes() == before[1]
+    assert "Resumed" in again.status
+    assert not again.widget.files.offer.isVisibleTo(again.widget)
+    assert len(again.layer("tissue centres").data) == back.live.sum()
+    # an edit that needs maps, which are computed again, and goes into the same folder
+    review_of(again).edits.do(lambda: back.move(clicked, 6.0, 6.0))
+    again.until(lambda: back.record(clicked)["y"] == 6.0)
+    assert keeper_of(review_of(again)).flush()
+    assert read_session(world.base / "tissue.nucseg").records.tobytes() == back.records.tobytes()
+    assert len(list(world.base.glob("*.nucseg"))) == 1
+
+
+def test_a_review_that_is_open_is_not_offered(run_panel, world):
+    session = review_of(run_panel).session
+    session.accept(int(session.records["id"][0]))
+    keeper = keeper_of(review_of(run_panel))
+    keeper.flush()
+    assert keeper.folder in kept_folders()
+    assert run_panel.widget.files.archive.find(run_panel.layer("tissue")) is None
+    run_panel.viewer.layers.remove(run_panel.layer("tissue nuclei"))
+    run_panel.until(lambda: run_panel.widget.files.archive.find(run_panel.layer("tissue")) is not None)
+
+
+def test_a_damaged_review_is_rescued_or_left_alone(run_panel, world, make_panel, synthetic, notes):
+    session = review_of(run_panel).session
+    accepted = int(session.records["id"][0])
+    session.accept(accepted)
+    close_all()
+    folder = world.base / "tissue.nucseg"
+    chunk = max(
+        (p for p in (folder / "labels.zarr").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size
+    )
+    chunk.write_bytes(chunk.read_bytes()[:-9])
+    world.salvage = False
+    again = reopen(make_panel, synthetic, world)
+    again.widget.files.resume()
+    again.until(lambda: "tissue.nucseg" in again.status and "Opening" not in again.status)
+    assert again.widget.results is None
+    world.salvage = True
+    again.widget.files.resume()
+    again.until(lambda: again.widget.results is not None)
+    assert "Not rescued" in again.status
+    again.until(lambda: (world.base / "tissue-2.nucseg").exists())
+    assert folder.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told_and_tried_again(run_panel, world):
+    world.base.parent.mkdir(exist_ok=True)
+    world.base.write_text("in the way")
+    session = review_of(run_panel).session
+    session.accept(int(session.records["id"][0]))
+    keeper = keeper_of(review_of(run_panel))
+    run_panel.until(lambda: keeper.problem is not None)
+    assert saved_line(run_panel) == keeper.problem
+    session.add(3.0, 3.0)  # the work goes on
+    world.base.unlink()
+    run_panel.until(lambda: keeper.problem is None and saved_line(run_panel).startswith("Saved"))
+    assert read_session(keeper.folder).records.tobytes() == session.records.tobytes()
+
+
+def test_the_user_chooses_another_folder(run_panel, world, tmp_path):
+    session = review_of(run_panel).session
+    session.accept(int(session.records["id"][0]))
+    keeper_of(review_of(run_panel)).flush()
+    world.folder = tmp_path / "mine"
+    run_panel.widget.review.panel.saved.folder.click()
+    keeper = keeper_of(review_of(run_panel))
+    run_panel.until(lambda: keeper.folder == tmp_path / "mine" / "tissue.nucseg")
+    run_panel.until(lambda: not (tmp_path / "reviews" / "tissue.nucseg").exists())
+    assert world.base == world.folder
+
+
+def test_nuclei_go_to_qupath_and_come_back(run_panel, world, tmp_path):
+    session = review_of(run_panel).session
+    table = session.table()
+    path = tmp_path / "tissue_nuclei.geojson"
+    write_geojson(path, session.labels, table, {c.name: c.colour for c in session.classes}, "tissue")
+    content = json.loads(path.read_text())
+    first, second = content["features"][0], content["features"][1]
+    first["properties"]["classification"] = {"name": "Mitosis", "color": [1, 2, 3]}
+    x, y = 500, 20
+    square = [[x, y], [x + 9, y], [x + 9, y + 9], [x, y + 9], [x, y]]
+    content["features"].append(
+        {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [square]}, "properties": {}}
+    )
+    path.write_text(json.dumps(content))
+    world.geojson = path
+    before = session.labels.copy()
+    run_panel.widget.review.panel.import_button.click()
+    run_panel.until(lambda: run_panel.status.startswith("Imported"))
+    assert f"1 added, 1 changed, {len(table) - 1} as they were" in run_panel.status.replace(",", ",")
+    changed = session.record(int(first["properties"]["measurements"]["NucSeg id"]))
+    assert session.classes[changed["kind"]].name == "Mitosis"
+    assert session.classes[changed["kind"]].colour == (1, 2, 3)
+    assert session.record(int(second["properties"]["measurements"]["NucSeg id"]))["state"] == State.PREDICTED
+    assert (session.labels[20:29, 500:509] == session.records["id"][-1]).all()
+    assert "Mitosis" in run_panel.widget.results.counts()
+    session.undo()
+    np.testing.assert_array_equal(session.labels, before)
+
+
+def test_points_come_in_without_a_run(panel, world, tmp_path, synthetic):
+    path = tmp_path / "points.geojson"
+    path.write_text(
+        json.dumps(
+            {
+                "type": "Feature",
+                "geometry": {"type": "MultiPoint", "coordinates": [[100.5, 60.5], [200.5, 80.5]]},
+                "properties": {"classification": {"name": "Tumor", "color": [200, 0, 0]}},
+            }
+        )
+    )
+    world.geojson = path
+    panel.widget.review.panel.import_button.click()
+    panel.until(lambda: panel.status.startswith("Imported"))
+    session = review_of(panel).session
+    assert session.live.sum() == 2
+    assert session.records[["y", "x"]].tolist() == [(60.0, 100.0), (80.0, 200.0)]
+    assert session.classes[session.records["kind"][0]].name == "Tumor"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "cut short"), ('{"type": "Feature", "geometry": null}', ""), ("no json", "GeoJSON")],
+)
+def test_a_bad_file_is_told_in_one_sentence_and_changes_nothing(
+    run_panel, world, tmp_path, text, message, notes
+):
+    session = review_of(run_panel).session
+    before = session.records.tobytes()
+    world.geojson = tmp_path / "bad.geojson"
+    world.geojson.write_text(text)
+    run_panel.widget.review.panel.import_button.click()
+    run_panel.until(lambda: not run_panel.widget.files.importer.busy)
+    assert message in run_panel.status
+    assert session.records.tobytes() == before
+
+
+def test_every_review_has_one_keeper(run_panel):
+    listeners = review_of(run_panel).listeners
+    assert sum(isinstance(listener, Keeper) for listener in listeners) == 1
