@@ -21,7 +21,8 @@ from napari_nucseg._plugin.review_gestures import PointGestures
 from napari_nucseg._plugin.review_keys import bind_keys, unbind_keys
 from napari_nucseg._plugin.review_labels import LabelsView
 from napari_nucseg._plugin.review_points import MOST, PointsView
-from napari_nucseg.core.nuclei import Change, is_live, is_reviewed
+from napari_nucseg._plugin.review_selection import Selection
+from napari_nucseg.core.nuclei import Change, is_reviewed
 
 if TYPE_CHECKING:
     from napari_nucseg._plugin.compute import Request
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 REST_MS = 150
 """Rest of the camera after which the points of the new view are shown."""
+
+
+HINT = "Click on nuclei to segment them; a click inside one splits it."
 
 
 class SessionListener(Protocol):
@@ -78,7 +82,7 @@ class Review:
         self.mpp = float(results.about["mpp"] or 1.0)
         self.look = results.look
         self.refusals = 0
-        self._linking, self._label = False, -1
+        self._hinted = False
         self.maps = maps
         self.edits = EditQueue(maps, self._on_said, self._settle)
         self.actions = ReviewActions(self)
@@ -95,14 +99,13 @@ class Review:
         self.view: PointsView | None = None
         self._gestures: PointGestures | None = None
         self._shown.set_classes(self.look)
+        self._selection = Selection(self.viewer, self.labels, self.session, self._tell_selected)
         self.adopt_points(self.points)
         self.session.changed.connect(self._on_changed)
         self.session.classes_changed.connect(self._on_classes)
         self._camera = [self.viewer.scene.camera.events.center, self.viewer.scene.camera.events.zoom]
         connect_all(self._camera, self._on_camera)
         connect_all([self.viewer.layers.events.removed], self._on_removed)
-        connect_all([self.labels.events.selected_label], self._on_label)
-        connect_all([self.viewer.layers.selection.events.active], self._on_active)
         self.new_label()
 
     def adopt_points(self, points: Any) -> None:
@@ -114,7 +117,7 @@ class Review:
             self.view.set_look(self.look)
             points.selected_data = set()
             self._gestures = PointGestures(self.view, self.session, self.edits)
-            connect_all([points.selected_data.events.items_changed], self._on_selected)
+            self._selection.follow(self.view)
             connect_all([points.events.mode], self._on_mode)
             points.editable = True
         bind_keys(self.actions, self.labels, points, self.new_label, self.say)
@@ -134,8 +137,7 @@ class Review:
         self.session.classes_changed.disconnect(self._on_classes)
         disconnect_all(self._camera, self._on_camera)
         disconnect_all([self.viewer.layers.events.removed], self._on_removed)
-        disconnect_all([self.labels.events.selected_label], self._on_label)
-        disconnect_all([self.viewer.layers.selection.events.active], self._on_active)
+        self._selection.release()
         unbind_keys(self.labels)
         self.actions.close()
         if "queue" in self.__dict__:
@@ -184,22 +186,15 @@ class Review:
 
     def selected(self) -> list[int]:
         """Return the ids of the selected nuclei: of the points, or of the label where the labels are active."""
-        if self.viewer.layers.selection.active == self.labels or self.view is None:
-            id_ = int(self.labels.selected_label)
-            return [id_] if self.is_live(id_) else []
-        return self.view.selected
+        return self._selection.ids
 
     def select(self, ids: list[int]) -> None:
         """Select nuclei in both layers."""
-        self._linking = True
-        try:
-            if self.view is not None:
-                self.view.select(ids)
-            if len(ids) == 1 and self.is_live(ids[0]):
-                self.labels.selected_label = ids[0]
-        finally:
-            self._linking = False
-        self._tell_selected()
+        self._selection.set(ids)
+
+    def is_live(self, id_: int) -> bool:
+        """Return whether an id is that of a nucleus with pixels."""
+        return self._selection.is_live(id_)
 
     def look_at(self, id_: int) -> None:
         """Move the camera to a nucleus and select it."""
@@ -237,7 +232,9 @@ class Review:
             self.points.visible = True
             self.viewer.layers.selection.active = self.points
         self.points.mode = "add" if clicking else "select"
-        self.say("Click on nuclei to segment them; a click inside one splits it." if clicking else "")
+        if clicking:
+            self._hinted = True
+            self.say(HINT)
 
     def new_label(self) -> None:
         """Let the brush paint a nucleus of its own."""
@@ -269,9 +266,11 @@ class Review:
         ids = self.actions.selected()
         self._shown.mark(ids)
         self.selected_changed.emit(ids)
+        self.clicking_changed.emit(self.clicking)
 
     def _on_classes(self) -> None:
         self._shown.set_classes(self.look)
+        self._selection = Selection(self.viewer, self.labels, self.session, self._tell_selected)
         self.show_points(self.look)
 
     def _on_camera(self, _event: Any = None) -> None:
@@ -287,39 +286,12 @@ class Review:
         if self.view.crowded and not before:
             self.say(f"Zoom in to see the centres: more than {MOST:,} are in this view.")
 
-    def _on_selected(self, _event: Any = None) -> None:
-        """Let the brush correct the nucleus whose centre is selected."""
-        if self._linking or self.view is None or self.view.writing:
-            return
-        ids = self.view.selected
-        if len(ids) == 1 and self.is_live(ids[0]):
-            self._linking = True
-            self.labels.selected_label = ids[0]
-            self._linking = False
-        self._tell_selected()
-
-    def _on_label(self, _event: Any = None) -> None:
-        id_ = int(self.labels.selected_label)
-        before, self._label = self._label, id_
-        if self._linking or id_ == before:  # napari tells of it whenever colours change, too
-            return
-        if self.view is not None and self.is_live(id_):
-            self._linking = True
-            self.view.select([id_])
-            self._linking = False
-        self._tell_selected()
-
-    def _on_active(self, _event: Any = None) -> None:
-        self._tell_selected()
-        self.clicking_changed.emit(self.clicking)
-
     def _on_mode(self, _event: Any = None) -> None:
-        self.clicking_changed.emit(self.clicking)
-
-    def is_live(self, id_: int) -> bool:
-        """Return whether an id is that of a nucleus with pixels."""
-        row = int(self.session.rows_of([id_])[0])
-        return row >= 0 and bool(is_live(self.session.records[row : row + 1])[0])
+        clicking = self.clicking
+        self.clicking_changed.emit(clicking)
+        if self._hinted and not clicking:
+            self._hinted = False
+            self.say("")
 
     def _on_removed(self, event: Any) -> None:
         if event.value is self.labels:
@@ -332,7 +304,7 @@ class Review:
             return
         if self._gestures is not None:
             self._gestures.release()
-        disconnect_all([self.points.selected_data.events.items_changed], self._on_selected)
+        self._selection.follow(None)
         disconnect_all([self.points.events.mode], self._on_mode)
         unbind_keys(self.points)
         self.points = self.view = self._gestures = None
