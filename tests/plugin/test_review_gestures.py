@@ -91,6 +91,21 @@ def test_a_drag_segments_again_while_it_goes_on_and_is_one_step(desk):
     desk.agree()
 
 
+def test_undo_in_the_midst_of_a_drag_ends_it(desk):
+    [id_] = desk.nuclei()
+    before, start = desk.labels.data.copy(), desk.centre(id_)
+    desk.activate(desk.points, "select")
+    desk.hand.see(start)
+    desk.hand.press(start)
+    desk.hand.move((start[0] + 6, start[1]))
+    desk.hand.key("z", CTRL)
+    desk.hand.move((start[0] + 12, start[1]))
+    desk.hand.release((start[0] + 12, start[1]))
+    np.testing.assert_array_equal(desk.labels.data, before)
+    assert desk.session.can_undo is None
+    desk.agree()
+
+
 def test_a_drag_out_of_the_image_stays_at_its_edge(desk):
     border = desk.session.table().sort_values("centre_y").iloc[0]
     start, id_ = (border["centre_y"], border["centre_x"]), int(border["id"])

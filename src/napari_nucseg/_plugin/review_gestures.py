@@ -117,6 +117,8 @@ class PointGestures:
     def _to(self, now: _Dragging, dy: float, dx: float) -> None:
         from napari_nucseg.session import MapsMissing
 
+        if not now.drag.is_open:  # another edit, by a key, has ended it: the points go back at the release
+            return
         try:
             now.drag.to(dy, dx)
             now.refused = ""
