@@ -87,7 +87,7 @@ def test_a_review_that_is_open_is_not_offered(run_panel, world):
     session = review_of(run_panel).session
     session.accept(int(session.records["id"][0]))
     keeper = keeper_of(review_of(run_panel))
-    keeper.flush()
+    run_panel.until(lambda: keeper.saved_at is not None)
     assert keeper.folder in kept_folders()
     assert run_panel.widget.files.archive.find(run_panel.layer("tissue")) is None
     run_panel.viewer.layers.remove(run_panel.layer("tissue nuclei"))
@@ -134,7 +134,7 @@ def test_a_folder_that_cannot_be_written_is_told_and_tried_again(run_panel, worl
 def test_the_user_chooses_another_folder(run_panel, world, tmp_path):
     session = review_of(run_panel).session
     session.accept(int(session.records["id"][0]))
-    keeper_of(review_of(run_panel)).flush()
+    run_panel.until(lambda: keeper_of(review_of(run_panel)).saved_at is not None)
     world.folder = tmp_path / "mine"
     run_panel.widget.review.panel.saved.folder.click()
     keeper = keeper_of(review_of(run_panel))
