@@ -119,7 +119,7 @@ class Panel:
 
     @property
     def running(self):
-        return self.widget.flow.controller.running
+        return self.widget.flow.busy is not None
 
     def run(self):
         self.widget.run_bar.run_button.click()

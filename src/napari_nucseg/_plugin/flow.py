@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from napari.utils.notifications import notification_manager, show_error
 from qtpy.QtCore import QTimer
 
+from napari_nucseg._plugin import work
 from napari_nucseg._plugin.compute import region_of
 from napari_nucseg._plugin.parts import connect_all, disconnect_all
 from napari_nucseg._plugin.questions import Choice
@@ -87,8 +89,16 @@ class SegmentFlow:
         self._updates = False
         self._began, self._why = 0.0, ""
         self._closed = False
+        self._taking: Any = None
         self._emitters = [viewer.layers.events.removed]
         connect_all(self._emitters, self._on_removed)
+
+    @property
+    def busy(self) -> str | None:
+        """Why neither a run nor an edit can begin, None where they can."""
+        if self._taking is not None:
+            return "The new nuclei are being taken into the review; wait for the end."
+        return "A run is under way; cancel it first." if self.controller.running else None
 
     def results_of(self, image: Image | None, active: Any = None) -> ResultLayers | None:
         """Return the results of an image: those that hold the active layer, else the latest."""
@@ -193,27 +203,47 @@ class SegmentFlow:
         found = f"{n:,} {'nucleus' if n == 1 else 'nuclei'}" if n else "No nuclei found"
         runtime = "" if self._started is None else self._started.runtime
         words = f"{found} in {seconds:.1f} s ({runtime})."
-        if old is not None and self._updates and old.labels in self._viewer.layers:
-            self._results = self._update(old, results)
-            words += f" The {old.review.reviewed() if old.review else 0:,} that you have reviewed are as they were."
-        elif old is not None:
+        if old is not None and self._updates and old.review is not None:
+            self._take_in(old, old.review, results, words)
+            return
+        if old is not None:
             self._remove(old.layers)
             results.rename(self._image.name)
         self._end(words)
 
-    def _update(self, old: ResultLayers, new: ResultLayers) -> ResultLayers:
-        """Take what a new run has found into the review there is, and its layers away."""
-        request, review = self._request, old.review
-        nuclei = new.nuclei
-        if request is not None and review is not None and nuclei is not None:
-            region = region_of(request.area, new.labels.data.shape)
-            holds = None if region is None else region.holds
-            review.session.rerun(new.labels.data, nuclei, holds)
+    def _take_in(self, old: ResultLayers, review: Review, new: ResultLayers, words: str) -> None:
+        """Take what a new run has found into the review there is, in a worker: a large image takes seconds."""
+        request, nuclei = self._request, new.nuclei
+        if request is None or nuclei is None:
+            self._end(words)
+            return
+        region = region_of(request.area, new.labels.data.shape)
+        holds = None if region is None else region.holds
+        rerun = partial(review.session.rerun, new.labels.data, nuclei, holds)
+        self._results = None  # its layers go when it is taken in
+        self._taking = work.start(
+            partial(review.session.apart, rerun), partial(self._on_taken, old, review, new, words)
+        )
+        self._view.set_status("Taking the new nuclei into the review…")
+        self._view.refresh()
+
+    def _on_taken(
+        self, old: ResultLayers, review: Review, new: ResultLayers, words: str, outcome: work.Outcome
+    ) -> None:
+        self._taking = None
+        review.session.rejoin()
+        if self._closed:
+            return
+        if old.labels in self._viewer.layers:
+            self._show_earlier(old, True)
+            self._viewer.layers.selection.active = old.labels
+        if outcome.error is not None:
+            self._results = new  # kept beside the review
+            self._end(report_error(outcome.error), alarm=True)
+            return
         self._known = [results for results in self._known if results is not new]
         self._remove(new.layers)
-        self._show_earlier(old, True)
-        self._viewer.layers.selection.active = old.labels
-        return old
+        self._end(f"{words} The {review.reviewed():,} that you have reviewed are as they were.")
 
     @staticmethod
     def _show_earlier(results: ResultLayers, shown: bool) -> None:

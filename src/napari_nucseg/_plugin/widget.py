@@ -182,10 +182,15 @@ class NucSegWidget(QWidget):
         """Return why there cannot be a run, None where there can."""
         return self._why_no_click() or self.region.why_not()
 
+    @property
+    def _busy(self) -> str | None:
+        """Why neither a run nor an edit can begin, None where they can."""
+        return "An import is under way; wait for its end." if self.files.importer.busy else self.flow.busy
+
     def _why_no_click(self) -> str | None:
         """Return why image and model can't be used, None where they can."""
-        if self.flow.controller.running:
-            return "A run is under way; cancel it first."
+        if self._busy is not None:
+            return self._busy
         if self.image.layer is None:
             return "There is no image; open one, or File > Open Sample > NucSeg."
         no_image = why_no_image(self.image.layer)
@@ -220,18 +225,16 @@ class NucSegWidget(QWidget):
             results.look = self.legend.look
         self._follow_review(results)
         none = "There are no results to save." if results is None or not results.total() else None
-        busy = "A run is under way; wait for its end." if self.flow.controller.running else None
-        busy = "Files are being written." if self._saver.saving else busy
+        busy = "Files are being written." if self._saver.saving else self._busy
         enable(
             self.save_button, busy or none, "Save label TIFF, CSV table and GeoJSON for QuPath in a folder."
         )
 
     def _follow_review(self, results: ResultLayers | None) -> None:
         review = None if results is None else results.review
-        running = "A run is under way; wait for its end." if self.flow.controller.running else None
-        running = "An import is under way; wait for its end." if self.files.importer.busy else running
+        busy = self._busy
         self.files.follow(review)
-        self.review.follow(review, running or (self._why_no_click() if review is None else None), running)
+        self.review.follow(review, busy or (self._why_no_click() if review is None else None), busy)
 
     def _on_counted(self) -> None:
         self.show_results(self.results)
@@ -265,7 +268,7 @@ class NucSegWidget(QWidget):
 
     def _follow(self, layer: Any) -> None:
         """Choose an image that the user has opened or selected, unless a run of another is under way."""
-        if isinstance(layer, Image) and layer in self._viewer.layers and not self.flow.controller.running:
+        if isinstance(layer, Image) and layer in self._viewer.layers and self._busy is None:
             self.image.choose(layer)
 
     def _on_look(self) -> None:
