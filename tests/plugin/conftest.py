@@ -52,6 +52,7 @@ class World:
             models=lambda: {self.model.name: self.model} if self.model else {},
             load_runtime=self.load,
             inspect_devices=lambda: self.report,
+            warm_up=lambda: None,
             ask_existing=self.ask,
             ask_update=self.ask,
             ask_files=self.ask,

@@ -27,6 +27,12 @@ def _inspect_devices() -> DeviceReport:
     return inspect_devices()
 
 
+def _warm_up() -> None:
+    from napari_nucseg.session.warm_up import warm_up
+
+    warm_up()
+
+
 @dataclass(frozen=True)
 class Services:
     """Functions that the panel calls.
@@ -38,6 +44,8 @@ class Services:
     load_runtime : (model, device) -> Runtime
         Slow (imports torch); only called in a worker thread, as is `inspect_devices`.
     inspect_devices : () -> DeviceReport
+    warm_up : ()
+        Has what edits need compiled, once after an installation; some seconds then. Called in a worker thread.
     ask_existing : (parent, name, count, edited) -> Choice
         What to do with results that exist already.
     ask_update : (parent, name, count, reviewed) -> Choice
@@ -57,6 +65,7 @@ class Services:
     open_model: Callable[[Path], Model] = open_model
     load_runtime: Callable[[Model, str], Runtime] = _load_runtime
     inspect_devices: Callable[[], DeviceReport] = _inspect_devices
+    warm_up: Callable[[], None] = _warm_up
     ask_existing: Callable[[Any, str, int, bool], Choice] = questions.ask_existing
     ask_update: Callable[[Any, str, int, int], Choice] = questions.ask_update
     ask_files: Callable[[Any, list[Path]], Choice] = questions.ask_files

@@ -10,6 +10,7 @@ from napari.qt.threading import create_worker
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtWidgets import QFormLayout, QFrame, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
+from napari_nucseg._plugin import work
 from napari_nucseg._plugin.compute import Request
 from napari_nucseg._plugin.fields import ImageField, MppField
 from napari_nucseg._plugin.flow import SegmentFlow, report_error
@@ -289,6 +290,7 @@ class NucSegWidget(QWidget):
         worker.returned.connect(self._on_inspected)
         worker.errored.connect(self._on_not_inspected)
         worker.start()
+        self._warming = work.start(self._services.warm_up, lambda _: None)
 
     def _on_inspected(self, report: Any) -> None:
         if not self._closed:
