@@ -175,3 +175,25 @@ def test_a_locked_nucleus_stands_in_the_way(y):
     assert (labels[:, 10] == 3).all()
     assert (labels[:, 11:] == 0).all()
     assert (labels[:, :10] == 4).sum() > 50
+
+
+def test_pixels_that_maps_computed_anew_would_not_give_stay_but_holes_are_settled():
+    fields = Fields.empty((30, 40), 3)
+    fields.foreground[5:25, 5:25] = 255
+    fields.foreground[5:25, 26:36] = 255
+    fields.foreground[10:12, 10:12] = 0  # a hole
+    centres = np.array([[15, 15], [15, 30]])
+    labels = flood(fields, centres, SMALL).astype(np.uint32)
+    assert labels[10, 10] == 1
+    fields.foreground[5:25, 5] = 120  # a trifle below the threshold, at the edge
+    before = labels.copy()
+    nuclei = Nuclei(
+        np.array([1, 2, 3], np.uint32),
+        np.array([*centres, [7, 20]]),
+        np.zeros(3, np.uint8),
+        np.zeros(3, bool),
+    )
+    refit(labels, fields, nuclei, SMALL, freed=np.zeros((0, 2)), added=[3], radius=5)
+    assert (labels == 3).any()
+    assert not ((before > 0) & (labels == 0)).any()
+    assert labels[10, 10] == 1

@@ -105,6 +105,7 @@ def refit(
     `labels` is changed in place. Returns the changed box (y0, y1, x0, x1), empty (y0 = y1) if nothing changed.
     """
     height, width = labels.shape
+    original = labels.copy()
     cost = np.full((height, width), UNREACHED, np.uint16)
     known = np.zeros(ids.size, np.bool_)
     box = np.array([height, 0, width, 0])
@@ -198,7 +199,7 @@ def refit(
                 queue = _push(queue, head, used, ny * width + nx, total)
                 used += 1
     if box[1] > 0:
-        _tidy(foreground, border, labels, cost, known, ids, rows, cols, floor, locked,
+        _tidy(foreground, border, labels, original, cost, known, ids, rows, cols, floor, locked,
               base, band, edge, max_cost, max_hole, unfill, box)  # fmt: skip
     return box
 
@@ -214,6 +215,7 @@ def _tidy(
     foreground,
     border,
     labels,
+    original,
     cost,
     known,
     ids,
@@ -244,19 +246,13 @@ def _tidy(
                 known[who] = True
                 _recall(foreground, border, labels, cost, rows[who], cols[who], floor[who],
                         base, band, edge, max_cost)  # fmt: skip
-    # A hole that the change bears on lies within max_hole of it. Filled pixels at the very rim stay, so that
-    # other holes which the rim cuts are closed again by the same nucleus.
+    # A hole that the change bears on lies within max_hole of it.
     y0, y1 = max(box[0] - max_hole - 2, 0), min(box[1] + max_hole + 2, height)
     x0, x1 = max(box[2] - max_hole - 2, 0), min(box[3] + max_hole + 2, width)
     part = labels[y0:y1, x0:x1]
     before = part.copy()
     if unfill:
-        for y in range(1, part.shape[0] - 1):
-            for x in range(1, part.shape[1] - 1):
-                if part[y, x] != 0 and cost[y0 + y, x0 + x] == UNREACHED:
-                    who = find(ids, part[y, x])
-                    if who >= 0 and near[who]:
-                        part[y, x] = 0
+        _reopen_holes(part, original[y0:y1, x0:x1], cost[y0:y1, x0:x1], ids, near)
     fill_holes(part, max_hole, ids, locked)
     joined = np.zeros(part.shape, np.bool_)
     for who in range(ids.size):
@@ -273,6 +269,45 @@ def _tidy(
                     part[y, x] = 0
             if part[y, x] != before[y, x]:
                 _grow(box, y0 + y, x0 + x)
+
+
+@njit(cache=True, nogil=True)
+def _reopen_holes(labels, original, cost, ids, near):
+    """Clear the filled holes of nuclei: pixels that no path reached, with nothing around but the same nucleus.
+
+    Other pixels that no path reaches come from maps that have been computed anew and differ by a trifle; they stay. So
+    do holes which the rim cuts.
+    """
+    height, width = labels.shape
+    seen = np.zeros((height, width), np.bool_)
+    members = np.empty(height * width, np.int64)
+    for sy in range(1, height - 1):
+        for sx in range(1, width - 1):
+            if seen[sy, sx] or labels[sy, sx] == 0 or cost[sy, sx] != UNREACHED:
+                continue
+            who = find(ids, labels[sy, sx])
+            if who < 0 or not near[who]:
+                continue
+            members[0] = sy * width + sx
+            seen[sy, sx] = True
+            count, at, hole = 1, 0, True
+            while at < count:
+                y, x = members[at] // width, members[at] % width
+                at += 1
+                if y == 0 or x == 0 or y == height - 1 or x == width - 1:
+                    hole = False
+                    continue
+                for k in range(4):
+                    ny, nx = y + (k == 0) - (k == 1), x + (k == 2) - (k == 3)
+                    if original[ny, nx] != ids[who]:
+                        hole = False
+                    elif labels[ny, nx] == ids[who] and cost[ny, nx] == UNREACHED and not seen[ny, nx]:
+                        seen[ny, nx] = True
+                        members[count] = ny * width + nx
+                        count += 1
+            if hole:
+                for k in range(count):
+                    labels[members[k] // width, members[k] % width] = 0
 
 
 @njit(cache=True, nogil=True)
