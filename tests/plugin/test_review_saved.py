@@ -73,6 +73,8 @@ def test_a_review_comes_back_in_another_window_and_goes_on_there(
     np.testing.assert_array_equal(back.labels, before[0])
     assert back.records.tobytes() == before[1]
     assert "Resumed" in again.status
+    shown = review_of(again).labels._slice.image.view  # drawn in the colours of the classes, as it was before
+    np.testing.assert_array_equal(shown, review_of(run_panel).labels._slice.image.view)
     assert not again.widget.files.offer.isVisibleTo(again.widget)
     assert len(again.layer("tissue centres").data) == back.live.sum()
     # an edit that needs maps, which are computed again, and goes into the same folder

@@ -51,9 +51,11 @@ class LabelsView:
         self._hover.setSingleShot(True)
         self._hover.timeout.connect(self._renew_hover)
         quick_contours(labels)
-        self.set_classes(Look())
         records = session.records
-        colormap_of(labels).set_kinds(records["id"], records["kind"])
+        unknown = colormap_of(labels).set_kinds(records["id"], records["kind"])
+        self.set_classes(Look())
+        if unknown.any():  # those of a review that comes from the disk
+            redraw(labels)
         self._await_rest()
 
     def release(self) -> None:

@@ -54,6 +54,7 @@ class Shortcut:
 BOTH = (CENTRES, LABELS)
 
 SHORTCUTS: tuple[Shortcut, ...] = (
+    Shortcut(("C",), "Click to segment: every click adds a nucleus, or splits one", "click_to_segment", BOTH),
     Shortcut(("N",), "Next doubtful nucleus (an unreviewed one is skipped for this round)", "next", BOTH),
     Shortcut(("P",), "Back to the nucleus before", "previous"),
     Shortcut(("A",), "Accept the selected nuclei and go on; a rejected one is restored", "accept", BOTH),
@@ -69,8 +70,7 @@ SHORTCUTS: tuple[Shortcut, ...] = (
     Shortcut(("U",), "Unlock a drawn shape: segment it again from its centre", "unlock", BOTH),
     Shortcut(("Control-Z",), "Undo", "undo", BOTH, shown="Ctrl+Z"),
     Shortcut(("Control-Shift-Z",), "Redo", "redo", BOTH, shown="Ctrl+Shift+Z"),
-    Shortcut(("C",), "Click to segment: every click adds a nucleus, or splits one", "click_to_segment"),
-    Shortcut(("Escape",), "Stop that; forget edits that wait for the network", "cancel", shown="Esc"),
+    Shortcut(("Escape",), "Stop clicking to segment; forget edits that wait for the network", "cancel", shown="Esc"),
     Shortcut(("S",), "Select and drag centres", None),
     Shortcut(("Z",), "Move and zoom the view", None),
     Shortcut(("Delete", "Backspace"), "Delete the selected nuclei", None, shown="Del, Backspace"),
