@@ -70,7 +70,9 @@ SHORTCUTS: tuple[Shortcut, ...] = (
     Shortcut(("U",), "Unlock a drawn shape: segment it again from its centre", "unlock", BOTH),
     Shortcut(("Control-Z",), "Undo", "undo", BOTH, shown="Ctrl+Z"),
     Shortcut(("Control-Shift-Z",), "Redo", "redo", BOTH, shown="Ctrl+Shift+Z"),
-    Shortcut(("Escape",), "Stop clicking to segment; forget edits that wait for the network", "cancel", shown="Esc"),
+    Shortcut(
+        ("Escape",), "Stop clicking to segment; forget edits that wait for the network", "cancel", shown="Esc"
+    ),
     Shortcut(("S",), "Select and drag centres", None),
     Shortcut(("Z",), "Move and zoom the view", None),
     Shortcut(("Delete", "Backspace"), "Delete the selected nuclei", None, shown="Del, Backspace"),
