@@ -44,7 +44,7 @@ MOST_BYTES = 240_000
 VIEW, CLOSE = ((2712, 690), 5.0), 14.0
 """What the first pictures show, and how close the others are, in pixels of the screen per micrometre."""
 
-MISSED = (1606, 1106)
+MISSED = (2768, 740)
 TWO_IN_ONE, SECOND, FIRST = (2792, 598), (2790, 605), (2791, 594)
 CUT_IN_TWO = (2246, 1006), (2258, 1010)
 TOO_SMALL, STROKE = (2724, 713), ((2729, 712), (2733, 711), (2731, 714), (2725, 716), (2720, 715))
@@ -57,7 +57,8 @@ class Desk:
     def __init__(self, slide: Path, answers: Path) -> None:
         self.viewer = napari.Viewer(title="NucSeg")
         self.viewer.window.resize(*SIZE)
-        self.viewer.open(slide, plugin="napari-nucseg")
+        [image] = self.viewer.open(slide, plugin="napari-nucseg")
+        image.interpolation2d = "linear"  # pictures of a few nuclei are made of few pixels
         services = Services(
             ask_folder=lambda _parent, _title: answers,
             ask_geojson=lambda _parent: next(answers.glob("*.geojson")),
@@ -178,6 +179,7 @@ def click_to_segment(desk: Desk) -> Image.Image:
     """Click on a nucleus that the network has missed."""
     desk.panel.review.panel.click.click()
     desk.look(MISSED)
+    desk.piece()
     desk.piece(MISSED)
     desk.hand.click(MISSED)
     desk.wait()
