@@ -232,3 +232,16 @@ def test_layers_of_a_review_that_was_closed_are_napari_s_again(desk):
     desk.labels.data_setitem((np.array([5]), np.array([5])), 3)
     assert not changes
     assert not desk.labels.keymap
+
+
+def test_what_is_selected_follows_the_mouse_after_a_class_was_added_too(desk):
+    first, second = desk.nuclei(2)
+    desk.activate(desk.points, "select")
+    for id_, name in ((first, "Mitosis"), (second, "Tumour")):
+        desk.session.class_index(name, (9, 9, 9))
+        desk.hand.see(desk.centre(id_))
+        desk.hand.click(desk.centre(id_))
+        assert desk.review.selected() == [id_]
+    desk.hand.key("x")
+    assert desk.session.at(*desk.centre(first)) == first
+    assert not desk.session.live[desk.session.rows_of([second])[0]]

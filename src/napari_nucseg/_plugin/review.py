@@ -270,7 +270,6 @@ class Review:
 
     def _on_classes(self) -> None:
         self._shown.set_classes(self.look)
-        self._selection = Selection(self.viewer, self.labels, self.session, self._tell_selected)
         self.show_points(self.look)
 
     def _on_camera(self, _event: Any = None) -> None:
