@@ -240,15 +240,24 @@ class ReviewQueue:
         rows = change.rows
         self._ids[rows] = records["id"][rows]
         if change.box is not None:
-            near, shares = contact_shares_near(self._session.labels, self._ids, change.box)
-            self._contact[near] = shares
-            rows = np.union1d(rows, near)
+            rows = np.union1d(rows, self._touch(change.box))
         now = records[rows]
         dealt_with = (self._states[rows] != now["state"]) | (self._kinds[rows] != now["kind"])
         self._passed[rows[dealt_with]] = False
         self._states[rows], self._kinds[rows] = now["state"], now["kind"]
         self._doubt[rows] = doubt_of(doubt_parts(now, self._contact[rows]), self._weights)
         self._held[rows] = self._filter.holds(now, self._doubt[rows])
+
+    def _touch(self, box: Box) -> NDArray[np.int64]:
+        """Bring the contact of the nuclei in a box up to date; return their rows."""
+        labels = self._session.labels
+        if box.shape[0] * box.shape[1] > labels.size // 4:  # one sweep is quicker than to look for who is there
+            near = np.flatnonzero(self._session.live)
+            self._contact[near] = contact_shares(labels, self._ids[near])
+        else:
+            near, shares = contact_shares_near(labels, self._ids, box)
+            self._contact[near] = shares
+        return near
 
     def _grow(self, by: int) -> None:
         """Make room for new records."""

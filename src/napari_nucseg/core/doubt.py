@@ -153,9 +153,13 @@ def _class_doubt(records: NDArray[Any]) -> NDArray[np.float32]:
     probabilities = records["prob"]
     if probabilities.shape[-1] < 2:
         return np.zeros(len(records), np.float32)
-    known = ~np.isnan(probabilities).any(-1)
-    best = np.partition(np.nan_to_num(probabilities), (-2, -1), axis=-1)[:, -2:]
-    lead = np.clip(best[:, 1] - best[:, 0], 0, 1)
+    best, second = np.full((2, len(records)), -np.inf, np.float32)
+    for k in range(probabilities.shape[-1]):  # a few sweeps: numpy sorts many short rows slowly
+        column = probabilities[:, k]
+        second = np.maximum(second, np.minimum(best, column))
+        best = np.maximum(best, column)
+    known = ~np.isnan(best)
+    lead = np.clip(np.where(known, best - second, 0), 0, 1)
     unsure = np.where(known, 1 - lead, records["kind"] == UNCLASSIFIED)
     result: NDArray[np.float32] = np.where(records["typed"], 0, unsure).astype(np.float32)
     return result
