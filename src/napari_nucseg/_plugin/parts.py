@@ -11,6 +11,11 @@ AMBER = "#c97208"
 """For what needs the user's attention; legible on napari's dark and light themes."""
 
 
+STEADY = "steady"
+LINE = 15
+"""Height of a line of a hint in pixels."""
+
+
 def hint(text: str = "", colour: str | None = None) -> QLabel:
     """Return a small label that wraps; hidden while it is empty."""
     label = QLabel(text)
@@ -26,7 +31,15 @@ def hint(text: str = "", colour: str | None = None) -> QLabel:
 def say(label: QLabel, text: str) -> None:
     """Set the text of a hint."""
     label.setText(text)
-    label.setVisible(bool(text))
+    label.setVisible(bool(text) or bool(label.property(STEADY)))
+
+
+def steady(label: QLabel, lines: int) -> None:
+    """Reserve the height of some lines, so that what is below stays where it is as the text changes."""
+    label.setProperty(STEADY, True)
+    label.setMinimumHeight(lines * LINE)
+    label.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
+    label.setVisible(True)
 
 
 def combo(tooltip: str) -> QComboBox:

@@ -15,7 +15,7 @@ from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QProgressBar, QPushButton, QWidget
 from superqt import QCollapsible
 
-from napari_nucseg._plugin.parts import column, combo, enable, hint, say
+from napari_nucseg._plugin.parts import column, combo, enable, hint, say, steady
 from napari_nucseg.core.nuclei import UNCLASSIFIED, NucleusClass, State
 from napari_nucseg.review_queue import Progress, Tally
 
@@ -115,6 +115,8 @@ class CurrentField(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._head, self._rest = hint(), hint()
+        steady(self._head, 1)
+        steady(self._rest, 2)
         self._head.setStyleSheet("font-weight: bold;")
         layout = column(self)
         layout.addWidget(self._head)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
-from napari_nucseg._plugin.parts import AMBER, enable, hint, say
+from napari_nucseg._plugin.parts import AMBER, enable, hint, say, steady
 
 if TYPE_CHECKING:
     from napari_nucseg._plugin.compute import Ticker
@@ -31,6 +31,7 @@ class RunBar(QWidget):
         self.bar.setTextVisible(True)
         self.bar.hide()
         self._status = hint()
+        steady(self._status, 2)
         self._ticker: Ticker | None = None
         self._began = 0.0
         self._timer = QTimer(self)
