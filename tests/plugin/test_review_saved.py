@@ -8,10 +8,12 @@ from datetime import datetime
 import numpy as np
 import pytest
 
+from napari_nucseg._plugin.results import REVIEW
 from napari_nucseg._plugin.review_keeper import Keeper, close_all, keeper_of, kept_folders
 from napari_nucseg.core.nuclei import State
 from napari_nucseg.io.geojson import write_geojson
 from napari_nucseg.io.session_read import read_session
+from tests.plugin.steps import start
 
 
 def review_of(panel):
@@ -214,3 +216,29 @@ def test_a_bad_file_is_told_in_one_sentence_and_changes_nothing(
 def test_every_review_has_one_keeper(run_panel):
     listeners = review_of(run_panel).listeners
     assert sum(isinstance(listener, Keeper) for listener in listeners) == 1
+
+
+@pytest.mark.parametrize("gone", ["image", "panel"])
+def test_what_a_run_has_found_is_saved_though_its_image_or_the_panel_is_gone(tall, gated, world, gone):
+    start(tall, gated)
+    if gone == "image":
+        tall.viewer.layers.remove(tall.layer("tissue"))
+    else:
+        tall.viewer.window.remove_dock_widget(tall.widget)
+        tall.widget.deleteLater()
+    gated.let(1000)
+    tall.idle()
+    tall.qtbot.wait(20)
+    review = tall.layer("tissue nuclei").metadata[REVIEW]
+    review.session.accept(int(review.session.records["id"][0]))
+    keeper = keeper_of(review)
+    tall.until(lambda: keeper.saved_at is not None)
+    assert keeper.folder == world.base / "tissue.nucseg"
+    assert keeper.folder in kept_folders()
+    assert read_session(keeper.folder).records.tobytes() == review.session.records.tobytes()
+
+
+def test_a_review_that_nobody_keeps_is_said_to_be_unsaved(panel):
+    panel.widget.flow.desk.listeners.clear()
+    panel.run()
+    assert saved_line(panel) == "This review is not saved."

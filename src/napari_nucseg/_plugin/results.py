@@ -40,11 +40,12 @@ PATIENCE = 4.0
 
 
 def describe(image: Image, request: Request, started: Started) -> dict[str, Any]:
-    """Return what a run writes into the metadata of its layers."""
+    """Return what a run writes into the metadata of its layers; the image may be gone when it ends."""
     card = request.model.card
     return {
         "run": uuid.uuid4().hex,
         "image": image.name,
+        "path": image.source.path,
         "image_id": image_id(image),
         "model": card.name,
         "model_version": card.version,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QPushButton, QWidget
 
 from napari_nucseg._plugin.flow import report_error
-from napari_nucseg._plugin.images import image_id, image_layers
 from napari_nucseg._plugin.parts import column, hint, say
-from napari_nucseg._plugin.results import KEY
 from napari_nucseg._plugin.review_import import Importer
 from napari_nucseg._plugin.review_keeper import Keeper, keeper_of
 from napari_nucseg._plugin.review_saved import Archive, Opened, request_for, restore
@@ -123,20 +122,15 @@ class ReviewFiles:
 
     def session_began(self, review: Review) -> None:
         """Keep a review that begins; see `SessionListener`."""
-        image = self._image_of(review)
-        if image is not None and keeper_of(review) is None:
-            keeper = self.archive.keep(review, image, review.request)
-            window = self._panel
-            while window.parentWidget() is not None:  # a dock that floats is a window of its own
-                window = window.parentWidget()
-            keeper.end_with(window)
+        if keeper_of(review) is not None:
+            return
+        keeper = self.archive.keep(review)
+        viewer = getattr(self._viewer, "__wrapped__", self._viewer)  # napari hands panels proxies
+        with suppress(RuntimeError):  # the window is gone, and the review goes with it
+            keeper.end_with(viewer.window._qt_window)  # not that of the panel, which may be closed before
 
     def session_ended(self, review: Review) -> None:
         """Offer what was saved; see `SessionListener`."""
-
-    def _image_of(self, review: Review) -> Image | None:
-        mark = review.labels.metadata[KEY]["image_id"]
-        return next((i for i in image_layers(self._viewer.layers) if image_id(i) == mark), None)
 
     def _on_opened(self, image: Image, request: Request, opened: Opened) -> None:
         usable = request_for(opened, request, self._services.models())
@@ -164,7 +158,9 @@ class ReviewFiles:
     def _show_saved(self) -> None:
         keeper, line = self._keeper, self._panel.saved
         line.setVisible(self._review is not None)
-        if keeper is None or keeper.folder is None:
+        if keeper is None:
+            line.show_text("This review is not saved.", alarm=True)
+        elif keeper.folder is None:
             line.show_text("Nothing edited yet; every edit is saved at once.")
         elif keeper.problem is not None:
             line.show_text(keeper.problem, str(keeper.folder), alarm=True)
@@ -174,15 +170,12 @@ class ReviewFiles:
             line.show_text("Saving…", str(keeper.folder))
 
     def _on_folder(self) -> None:
-        from napari_nucseg.io.session_places import default_folder
-
         base = self._services.ask_folder(self._panel, "Folder for reviews, this one and those to come")
         if base is None:
             return
         self._services.remember_session_base(base)
-        if self._keeper is not None and self._image is not None:
-            path = self._image.source.path
-            self._keeper.move_to(default_folder(Path(path) if path else None, self._image.name, base))
+        if self._keeper is not None and self._review is not None:
+            self._keeper.move_to(self.archive.new_folder(self._review, base))
 
     def _on_import(self) -> None:
         path = self._services.ask_geojson(self._panel)

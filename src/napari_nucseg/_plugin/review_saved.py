@@ -13,7 +13,7 @@ from napari_nucseg._plugin import work
 from napari_nucseg._plugin.compute import Request, Started, make_basis
 from napari_nucseg._plugin.flow import report_error
 from napari_nucseg._plugin.images import level0_shape
-from napari_nucseg._plugin.results import ResultLayers
+from napari_nucseg._plugin.results import KEY, ResultLayers
 from napari_nucseg._plugin.review_keeper import Keeper, kept_folders
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.mpp import Mpp
@@ -53,15 +53,20 @@ def image_path(image: Image) -> Path | None:
     return Path(path) if path else None
 
 
-def describe_for_file(review: Review, image: Image, request: Request | None) -> dict[str, Any]:
+def described_path(review: Review) -> Path | None:
+    """Return the file of the image that a review was made on, if it has one; the layer may be gone."""
+    path = review.labels.metadata[KEY].get("path")
+    return Path(path) if path else None
+
+
+def describe_for_file(review: Review) -> dict[str, Any]:
     """Return what a session's file says besides its nuclei, see `io.session_format.Snapshot`."""
-    path = image_path(image)
+    path, about, request = described_path(review), review.labels.metadata[KEY], review.request
     exists = path is not None and path.is_file()
-    about = review.labels.metadata["napari_nucseg"]
     card = None if request is None else request.model.card
     return {
         "image": {
-            "name": image.name,
+            "name": about["image"],
             "path": None if path is None else str(path.absolute()),
             "bytes": path.stat().st_size if exists and path is not None else None,
         },
@@ -89,7 +94,6 @@ class Archive:
     def __init__(self, services: Services, say: Callable[[str, bool], None]) -> None:
         self._services, self._say = services, say
         self._opened: dict[int, Opened] = {}
-        self._images: dict[int, tuple[Image, Request | None]] = {}
         self._worker: Any = None
 
     def find(self, image: Image | None) -> Path | None:
@@ -106,21 +110,26 @@ class Archive:
             return None
         return None if found is None or found in kept_folders() else found
 
-    def keep(self, review: Review, image: Image, request: Request | None) -> Keeper:
+    def keep(self, review: Review) -> Keeper:
         """Have a review saved from now on."""
-        from napari_nucseg.io.session_places import default_folder
-
         opened = self._opened.pop(id(review.session), None)
         keeper = Keeper(
             review,
-            describe_for_file(review, image, request),
-            lambda: default_folder(image_path(image), image.name, self._services.session_base()),
+            describe_for_file(review),
+            lambda: self.new_folder(review, self._services.session_base()),
             None if opened is None or opened.store is None else (opened.store, opened.snapshot),
         )
         review.listeners.append(keeper)
         if opened is not None and opened.store is None:
             keeper.save_now()
         return keeper
+
+    @staticmethod
+    def new_folder(review: Review, base: Path | None) -> Path:
+        """Return a free folder for a review, in the folder of the user's choice."""
+        from napari_nucseg.io.session_places import default_folder
+
+        return default_folder(described_path(review), review.labels.metadata[KEY]["image"], base)
 
     def open(self, folder: Path, image: Image, done: Callable[[Opened], None], parent: Any = None) -> None:
         """Read a saved review in a worker; `done` gets it in the thread of the window."""
