@@ -11,6 +11,7 @@ import pytest
 from qtpy.QtCore import QThreadPool
 
 from napari_nucseg._plugin.questions import Choice
+from napari_nucseg._plugin.results import REVIEW
 from tests.fakes import FakeRuntime
 from tests.plugin.steps import start
 
@@ -325,6 +326,83 @@ def test_a_review_survives_an_update_that_is_cancelled(tall, gated, world):
     assert tall.layer("tissue centres").visible
     assert tall.layer("tissue centres").editable
     np.testing.assert_array_equal(session.records, before)
+
+
+def drain(gated):
+    """Let no further window be computed."""
+    while gated.gate.acquire(timeout=0.01):
+        pass
+
+
+def states(viewer):
+    return [(layer.name, layer.visible, layer.editable) for layer in viewer.layers]
+
+
+@pytest.mark.parametrize("when", ["tiles come in", "they are taken in"])
+def test_a_panel_that_is_closed_during_an_update_gives_the_review_back(tall, gated, world, monkeypatch, when):
+    gated.let(1000)
+    tall.run()
+    before = states(tall.viewer)
+    review = tall.widget.results.review
+    session, first = review.session, int(review.session.records["id"][0])
+    session.accept(first)
+    drain(gated)
+    world.answer = Choice.UPDATE
+    entered, go_on, rerun = threading.Event(), threading.Event(), session.rerun
+
+    def slow(*about):
+        entered.set()
+        assert go_on.wait(20)
+        rerun(*about)
+
+    monkeypatch.setattr(session, "rerun", slow)
+    tall.widget.run_bar.run_button.click()
+    gated.let(6 if when == "tiles come in" else 1000)
+    if when == "tiles come in":
+        tall.until(lambda: len(tall.names) == 5)
+    else:
+        tall.until(entered.is_set)
+    tall.viewer.window.remove_dock_widget(tall.widget)
+    go_on.set()
+    gated.let(1000)
+    tall.until(lambda: states(tall.viewer) == before)
+    tall.idle()
+    assert review.labels.metadata[REVIEW] is review
+    assert bool(session.can_undo == "Run") == (when != "tiles come in")
+    session.accept(int(session.records["id"][session.live][-1]))
+    assert session.check() is None
+
+
+def test_clicks_that_wait_count_as_edits_of_a_review(panel, gated, world):
+    panel.widget.review.panel.click.click()
+    review = panel.widget.results.review
+    review.points.add([[400.0, 400.0]])
+    assert review.edits.waiting == 1
+    world.answer = Choice.UPDATE
+    panel.widget.run_bar.run_button.click()
+    assert world.asked == [("tissue nuclei", 0, 1)]
+    gated.let(1000)
+    panel.wait()
+    panel.until(lambda: not review.edits.waiting)
+    assert panel.widget.results.review is review
+    assert review.session.at(400.0, 400.0)
+    assert panel.widget.results.total() > 50
+
+
+def test_results_that_are_edited_while_those_to_replace_them_are_found_stay(tall, gated, world):
+    gated.let(1000)
+    tall.run()
+    old = tall.widget.results.review
+    drain(gated)
+    world.answer = Choice.REPLACE
+    start(tall, gated)
+    old.session.accept(int(old.session.records["id"][0]))
+    gated.let(1000)
+    tall.wait()
+    assert old.labels in tall.viewer.layers
+    assert "edited meanwhile" in tall.status
+    assert (old.labels.visible, old.labels.editable, old.points.editable) == (False, True, True)
+    assert tall.widget.results.review is not old
 
 
 def test_results_to_be_replaced_survive_a_cancel(tall, gated, world):

@@ -5,18 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from napari.utils.notifications import notification_manager, show_error
 from qtpy.QtCore import QTimer
 
-from napari_nucseg._plugin import work
-from napari_nucseg._plugin.compute import region_of
 from napari_nucseg._plugin.parts import connect_all, disconnect_all
 from napari_nucseg._plugin.questions import Choice
 from napari_nucseg._plugin.results import ResultLayers, find_results
 from napari_nucseg._plugin.review_desk import ReviewDesk
+from napari_nucseg._plugin.review_update import Update, Watch, can_update, show_earlier
 from napari_nucseg._plugin.run import RunController
 from napari_nucseg._plugin.services import RuntimeCache, Services
 from napari_nucseg.errors import NucSegError
@@ -24,6 +22,7 @@ from napari_nucseg.errors import NucSegError
 if TYPE_CHECKING:
     from napari.layers import Image
 
+    from napari_nucseg._plugin import work
     from napari_nucseg._plugin.compute import Request, Started
     from napari_nucseg._plugin.review import Review
     from napari_nucseg.inference import TileResult
@@ -87,6 +86,7 @@ class SegmentFlow:
         self._results: ResultLayers | None = None
         self._replaces: ResultLayers | None = None
         self._updates = False
+        self._watch = Watch(None)
         self._began, self._why = 0.0, ""
         self._closed = False
         self._taking: Any = None
@@ -125,6 +125,7 @@ class SegmentFlow:
             request = replace(request, fields=old.review.session.fields)
         self._image, self._request, self._results = image, request, None
         self._replaces = None if choice is Choice.KEEP else old
+        self._watch = Watch(None if old is None else old.review)
         self._why = ""
         self.controller.start(request, f"NucSeg: {image.name}")
         self._view.set_status("Loading the model…")
@@ -134,9 +135,8 @@ class SegmentFlow:
         """Ask what to do with earlier results; those of a review that nobody has begun are of no interest."""
         if old.review is not None and not old.total() and not old.edited:
             return Choice.REPLACE
-        if old.edited and _can_update(old, request):
-            reviewed = 0 if old.review is None else old.review.reviewed()
-            return self._services.ask_update(parent, old.labels.name, old.total(), reviewed)
+        if old.edited and can_update(old, request):
+            return self._services.ask_update(parent, old.labels.name, old.total(), old.edits)
         return self._services.ask_existing(parent, old.labels.name, old.total(), old.edited)
 
     def start_review(self, image: Image, request: Request) -> ResultLayers | None:
@@ -176,7 +176,7 @@ class SegmentFlow:
         # Known before they come into the viewer, where they would be found as those of another panel.
         self._known.append(self._results)
         if self._replaces is not None:
-            self._show_earlier(self._replaces, False)
+            show_earlier(self._replaces, False)
         for layer in self._results.layers:
             self._viewer.add_layer(layer)
             layer.editable = False
@@ -204,38 +204,38 @@ class SegmentFlow:
         runtime = "" if self._started is None else self._started.runtime
         words = f"{found} in {seconds:.1f} s ({runtime})."
         if old is not None and self._updates and old.review is not None:
-            self._take_in(old, old.review, results, words)
+            self._take_in(Update(old, old.review, results, words))
             return
-        if old is not None:
+        if old is not None and self._watch.edited and old.labels in self._viewer.layers:
+            words += " The earlier results were edited meanwhile, so they are still here, hidden."
+            self._unlock(old)
+        elif old is not None:
             self._remove(old.layers)
             results.rename(self._image.name)
         self._end(words)
 
-    def _take_in(self, old: ResultLayers, review: Review, new: ResultLayers, words: str) -> None:
-        """Take what a new run has found into the review there is, in a worker: a large image takes seconds."""
-        request, nuclei = self._request, new.nuclei
-        if request is None or nuclei is None:
-            self._end(words)
+    def _take_in(self, update: Update) -> None:
+        """Take what a new run has found into the review there is."""
+        if self._request is None or update.new.nuclei is None:
+            self._keep_part()
+            self._end(update.words)
             return
-        region = region_of(request.area, new.labels.data.shape)
-        holds = None if region is None else region.holds
-        rerun = partial(review.session.rerun, new.labels.data, nuclei, holds)
+        try:
+            self._taking = update.start(self._request, update.new.nuclei, self._on_taken)
+        except NucSegError as error:  # the new nuclei stay beside the review
+            show_earlier(update.old, True)
+            self._end(report_error(error), alarm=True)
+            return
         self._results = None  # its layers go when it is taken in
-        self._taking = work.start(
-            partial(review.session.apart, rerun), partial(self._on_taken, old, review, new, words)
-        )
         self._view.set_status("Taking the new nuclei into the review…")
         self._view.refresh()
 
-    def _on_taken(
-        self, old: ResultLayers, review: Review, new: ResultLayers, words: str, outcome: work.Outcome
-    ) -> None:
+    def _on_taken(self, update: Update, outcome: work.Outcome) -> None:
+        """Show the review again; this happens although the panel was closed meanwhile."""
         self._taking = None
-        review.session.rejoin()
-        if self._closed:
-            return
+        old, new = update.old, update.new
         if old.labels in self._viewer.layers:
-            self._show_earlier(old, True)
+            show_earlier(old, True)
             self._viewer.layers.selection.active = old.labels
         if outcome.error is not None:
             self._results = new  # kept beside the review
@@ -243,13 +243,12 @@ class SegmentFlow:
             return
         self._known = [results for results in self._known if results is not new]
         self._remove(new.layers)
-        self._end(f"{words} The {review.reviewed():,} that you have reviewed are as they were.")
+        self._end(f"{update.words} The {update.review.reviewed():,} that you have reviewed are as they were.")
 
     @staticmethod
-    def _show_earlier(results: ResultLayers, shown: bool) -> None:
-        """Show the earlier results again, or hide them: a run is to replace or update them."""
+    def _unlock(results: ResultLayers) -> None:
         for layer in results.layers:
-            layer.visible = layer.editable = shown
+            layer.editable = True
 
     def on_cancelled(self) -> None:
         """Keep what there is."""
@@ -266,15 +265,16 @@ class SegmentFlow:
         self.controller.cancel()
 
     def shut_down(self) -> None:
-        """Let go of the viewer, stop the run, and touch nothing any more; reviews go on without this panel."""
-        disconnect_all(self._emitters, self._on_removed)
+        """Stop the run, keep what there is, and let go of the viewer; reviews go on without this panel."""
+        if self._closed:
+            return
         self._closed = True
-        self.controller.shut_down()
+        disconnect_all(self._emitters, self._on_removed)
+        if self.controller.running:
+            self.controller.shut_down()
+            self._keep_part()
+            self._end("")  # begins the review of what was found
         self.desk.leave()
-        results = self._results
-        if results is not None and results.labels in self._viewer.layers:
-            results.show()
-            self._review(results)
 
     def _keep_part(self) -> str:
         """Keep the nuclei found so far, or take away empty layers; return what was done, in words."""
@@ -285,12 +285,11 @@ class SegmentFlow:
                 kept = f"the {results.total():,} nuclei found so far were kept"
                 earlier = old is not None and old.labels in self._viewer.layers
                 if old is not None:
-                    for layer in old.layers:
-                        layer.editable = True
+                    self._unlock(old)
                 return f"{kept}, and the earlier results, hidden" if earlier else kept
         left = self._discard(results)
         if old is not None:
-            self._show_earlier(old, True)
+            show_earlier(old, True)
         return "the review is as it was" if self._updates else left
 
     def _discard(self, results: ResultLayers | None) -> str:
@@ -310,7 +309,7 @@ class SegmentFlow:
     def _remove(self, layers: Iterable[Any]) -> None:
         """Remove those layers which the user has not removed already."""
         for layer in list(layers):
-            if not self._closed and layer in self._viewer.layers:
+            if layer in self._viewer.layers:
                 self._viewer.layers.remove(layer)
 
     def _review(self, results: ResultLayers) -> None:
@@ -321,7 +320,9 @@ class SegmentFlow:
         try:
             self.desk.begin(results, request, started.basis)
         except NucSegError as error:
-            self._view.set_status(report_error(error), True)
+            text = report_error(error)
+            if not self._closed:
+                self._view.set_status(text, True)
 
     def _end(self, text: str, alarm: bool = False) -> None:
         results = self._results
@@ -329,8 +330,9 @@ class SegmentFlow:
             self._review(results)
         self._image = self._request = self._results = self._replaces = self._started = None
         self._updates = False
-        self._view.set_status(text, alarm)
-        self._view.refresh()
+        if not self._closed:
+            self._view.set_status(text, alarm)
+            self._view.refresh()
 
     def _on_removed(self, event: Any) -> None:
         """Follow what the user removes: the image or the labels of a run end it."""
@@ -348,14 +350,3 @@ class SegmentFlow:
             self.controller.cancel()
         else:
             self._view.refresh()
-
-
-def _can_update(old: ResultLayers, request: Request) -> bool:
-    """Return whether a run sees the image as the earlier one did, so that their nuclei may stand side by side."""
-    card, about = request.model.card, old.about
-    same = (card.name, card.version, request.mpp.value) == (
-        about["model"],
-        about["model_version"],
-        about["mpp"],
-    )
-    return same and old.review is not None

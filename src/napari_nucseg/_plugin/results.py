@@ -123,9 +123,14 @@ class ResultLayers:
         return self._points if self.review is None else self.review.points
 
     @property
+    def edits(self) -> int:
+        """Number of nuclei that a person has dealt with, those included that wait for maps."""
+        return 0 if self.review is None else self.review.reviewed() + self.review.edits.waiting
+
+    @property
     def edited(self) -> bool:
         """Whether a person has dealt with a nucleus."""
-        return self.review is not None and self.review.reviewed() > 0
+        return self.edits > 0
 
     @property
     def layers(self) -> list[Any]:

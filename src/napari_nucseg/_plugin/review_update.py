@@ -1,0 +1,114 @@
+"""A new run and the review there is: whether it fits, whether it was edited meanwhile, and how it takes the nuclei."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from napari_nucseg._plugin import work
+from napari_nucseg._plugin.compute import make_basis, region_of
+from napari_nucseg.errors import NucSegError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from napari_nucseg._plugin.compute import Request
+    from napari_nucseg._plugin.results import ResultLayers
+    from napari_nucseg._plugin.review import Review
+    from napari_nucseg.core.nuclei import Change
+
+
+def can_update(old: ResultLayers, request: Request) -> bool:
+    """Return whether a run sees the image as the earlier one did, so that their nuclei may stand side by side."""
+    card, about = request.model.card, old.about
+    run = (card.name, card.version, request.mpp.value)
+    if old.review is None or run != (about["model"], about["model_version"], about["mpp"]):
+        return False
+    try:
+        return make_basis(request).scale == old.review.session.scale
+    except NucSegError:  # which the run will tell
+        return False
+
+
+def show_earlier(results: ResultLayers, shown: bool) -> None:
+    """Show earlier results again, or hide them: a run is to replace or update them."""
+    for layer in results.layers:
+        layer.visible = layer.editable = shown
+
+
+class Watch:
+    """Notices whether a review is edited during a run.
+
+    Parameters
+    ----------
+    review : Review or None
+        None: nothing is there to be edited.
+    """
+
+    def __init__(self, review: Review | None) -> None:
+        self._review, self._edited = review, False
+        self._waiting = 0 if review is None else review.edits.waiting
+        if review is not None:
+            review.session.changed.connect(self._on_changed)
+
+    @property
+    def edited(self) -> bool:
+        """Whether there was an edit, or one waits that did not wait before."""
+        return self._edited or (self._review is not None and self._review.edits.waiting > self._waiting)
+
+    def _on_changed(self, _change: Change) -> None:
+        self._edited = True
+
+
+@dataclass(frozen=True)
+class Update:
+    """The nuclei of a new run, on their way into a review.
+
+    Attributes
+    ----------
+    old : ResultLayers
+        Of the review.
+    review : Review
+    new : ResultLayers
+        Of the run; its layers go when all is taken in.
+    words : str
+        How the run went, as the user is told of it.
+    """
+
+    old: ResultLayers
+    review: Review
+    new: ResultLayers
+    words: str
+
+    def start(self, request: Request, nuclei: DataFrame, done: Callable[[Update, work.Outcome], None]) -> Any:
+        """Take them in, in a worker: a large image takes seconds.
+
+        Parameters
+        ----------
+        request : Request
+            Of the run.
+        nuclei : DataFrame
+            What it has found.
+        done : callable (Update, Outcome)
+            Called in the thread of the window; `Session.rejoin` was called then.
+
+        Returns
+        -------
+        napari worker
+            To be held until `done` is called.
+
+        Raises
+        ------
+        NucSegError
+            Another such work on the review is under way.
+        """
+        session, labels = self.review.session, self.new.labels.data
+        region = region_of(request.area, labels.shape)
+        rerun = partial(session.rerun, labels, nuclei, None if region is None else region.holds)
+        return work.start(partial(session.apart, rerun), partial(self._on_done, done))
+
+    def _on_done(self, done: Callable[[Update, work.Outcome], None], outcome: work.Outcome) -> None:
+        self.review.session.rejoin()
+        done(self, outcome)
