@@ -371,11 +371,18 @@ def test_while_an_edit_is_made_apart_others_are_refused_and_it_is_told_at_the_en
     session = make_session(1)
     start, told = state_of(session), []
     session.changed.connect(told.append)
+    id_ = int(session.records["id"][session.live][0])
+    with pytest.raises(NucSegError, match="not claimed"):
+        session.apart(session.undo)
+    drag = session.drag(id_)
+    session.claim()
+    assert not drag.is_open
+    with pytest.raises(NucSegError, match="wait for its end"):
+        session.claim()
     thread = threading.Thread(target=lambda: session.apart(lambda: session.retype_class(0, 1)))
     thread.start()
     thread.join()
     assert not told
-    id_ = int(session.records["id"][session.live][0])
     for edit in (session.undo, session.redo, lambda: session.add(1, 1), lambda: session.drag(id_)):
         with pytest.raises(NucSegError, match="wait for its end"):
             edit()

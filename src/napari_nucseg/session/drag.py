@@ -42,6 +42,7 @@ class Drag:
         NucSegError, MapsMissing
             Everything stays where it was before this call.
         """
+        self._session._check_alone()
         store = self._session._store
         with store.logged("Move") as made:
             if self._last is not None:

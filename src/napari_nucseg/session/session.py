@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+NOBODY = 0
+"""In place of a thread's number, which is never 0: the session is claimed, and the work has not begun."""
+
 CELL = 512
 """Nuclei whose centres lie in one square of this side, in level-0 pixels, are taken away in one go."""
 
@@ -324,8 +327,25 @@ class Session(Contents):
         with self._edit("Run"):
             replace_predicted(self._store, self.ground, self._classes, labels, nuclei, holds)
 
+    def claim(self) -> None:
+        """Let nobody edit but who works `apart`, until `rejoin`; called in the thread of all the other edits.
+
+        A drag under way ends where it is.
+
+        Raises
+        ------
+        NucSegError
+            The session is claimed already.
+        """
+        self._check_alone()
+        if self._drag is not None:
+            self._drag.end()
+        self._apart = NOBODY
+
     def apart(self, work: Callable[[], Result]) -> Result:
-        """Do a long edit in the calling thread, while others may look on but not edit; end it with `rejoin`.
+        """Do a long edit in the calling thread, while others may look on but not edit.
+
+        It needs a `claim` before, and ends with `rejoin`.
 
         Parameters
         ----------
@@ -335,9 +355,12 @@ class Session(Contents):
         Raises
         ------
         NucSegError
-            Another such edit is under way.
+            The session was not claimed, or another thread works on it.
         """
-        self._check_alone()
+        if self._apart is None:
+            raise NucSegError("The session was not claimed for work in another thread; call claim first.")
+        if self._apart != NOBODY:
+            self._check_alone()
         self._apart = threading.get_ident()
         return work()
 
