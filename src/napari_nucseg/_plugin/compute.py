@@ -96,11 +96,31 @@ class Cancelled(Exception):
 
 
 class Ticker:
-    """Shared by the two threads: how far the network is, and whether to stop."""
+    """Shared by the two threads: how far the network is, and whether to stop.
 
-    def __init__(self) -> None:
-        self.done, self.total = 0, 0
+    Parameters
+    ----------
+    doing : str
+        What goes on as long as nothing can be counted.
+    unit : str
+        What is counted.
+    on_stop : str
+        What happens on a stop, for the user.
+    """
+
+    def __init__(
+        self,
+        doing: str = "Loading the model",
+        unit: str = "tiles",
+        on_stop: str = "Stop after the current tile and keep what was found.",
+    ) -> None:
+        self.start(doing, unit)
+        self.on_stop = on_stop
         self._stop = threading.Event()
+
+    def start(self, doing: str, unit: str) -> None:
+        """Begin to count anew."""
+        self.doing, self.unit, self.done, self.total = doing, unit, 0, 0
 
     def stop(self) -> None:
         """Ask the run to leave before the next window."""

@@ -14,7 +14,7 @@ from napari_nucseg._plugin.parts import connect_all, disconnect_all
 from napari_nucseg._plugin.questions import Choice
 from napari_nucseg._plugin.results import ResultLayers, find_results
 from napari_nucseg._plugin.review_desk import ReviewDesk
-from napari_nucseg._plugin.review_update import Update, Watch, can_update, show_earlier
+from napari_nucseg._plugin.review_update import TAKING, Update, Watch, fits, show_earlier
 from napari_nucseg._plugin.run import RunController
 from napari_nucseg._plugin.services import RuntimeCache, Services
 from napari_nucseg.errors import NucSegError
@@ -97,7 +97,7 @@ class SegmentFlow:
     def busy(self) -> str | None:
         """Why neither a run nor an edit can begin, None where they can."""
         if self._taking is not None:
-            return "The new nuclei are being taken into the review; wait for the end."
+            return TAKING
         return "A run is under way; cancel it first." if self.controller.running else None
 
     def results_of(self, image: Image | None, active: Any = None) -> ResultLayers | None:
@@ -135,7 +135,7 @@ class SegmentFlow:
         """Ask what to do with earlier results; those of a review that nobody has begun are of no interest."""
         if old.review is not None and not old.total() and not old.edited:
             return Choice.REPLACE
-        if old.edited and can_update(old, request):
+        if old.edited and fits(old.review, request):
             return self._services.ask_update(parent, old.labels.name, old.total(), old.edits)
         return self._services.ask_existing(parent, old.labels.name, old.total(), old.edited)
 

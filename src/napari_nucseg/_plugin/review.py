@@ -15,6 +15,7 @@ from napari_nucseg._plugin.parts import connect_all, disconnect_all
 from napari_nucseg._plugin.results import KEY, REVIEW, ResultLayers, make_points
 from napari_nucseg._plugin.review_actions import ReviewActions
 from napari_nucseg._plugin.review_brush import Brush
+from napari_nucseg._plugin.review_busy import Busy
 from napari_nucseg._plugin.review_camera import go_to, view_box
 from napari_nucseg._plugin.review_edits import EditQueue
 from napari_nucseg._plugin.review_gestures import PointGestures
@@ -25,6 +26,8 @@ from napari_nucseg._plugin.review_selection import Selection
 from napari_nucseg.core.nuclei import Change, is_reviewed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari_nucseg._plugin.compute import Request
     from napari_nucseg._plugin.review_edits import Maps
     from napari_nucseg.review_queue import ReviewQueue
@@ -69,11 +72,14 @@ class Review:
         Ids of the nuclei that actions are about.
     clicking_changed : Signal(bool)
         Whether every click adds a nucleus.
+    busy_changed : Signal(object)
+        Why nobody can edit, a sentence or None.
     """
 
     said = Signal(str, bool)
     selected_changed = Signal(list)
     clicking_changed = Signal(bool)
+    busy_changed = Signal(object)
 
     def __init__(self, viewer: Any, results: ResultLayers, session: Session, maps: Maps | None) -> None:
         self.viewer, self.session = viewer, session
@@ -82,9 +88,12 @@ class Review:
         self.mpp = float(results.about["mpp"] or 1.0)
         self.look = results.look
         self.refusals = 0
-        self._hinted = False
+        self._hinted = self._passing = False
         self.maps = maps
-        self.edits = EditQueue(maps, self._on_said, self._settle)
+        self._busy = Busy()
+        self._modes: dict[Any, Any] = {}
+        self._busy.changed.connect(self._on_busy)
+        self.edits = EditQueue(maps, self._on_said, self._settle, lambda: self.busy, lambda: self.held)
         self.actions = ReviewActions(self)
         self.labels.metadata[REVIEW] = self
         self._begin()
@@ -106,7 +115,7 @@ class Review:
         self._camera = [self.viewer.scene.camera.events.center, self.viewer.scene.camera.events.zoom]
         connect_all(self._camera, self._on_camera)
         connect_all([self.viewer.layers.events.removed], self._on_removed)
-        self.new_label()
+        self._brush.new_label()
 
     def adopt_points(self, points: Any) -> None:
         """Show the centres in this layer, and take its gestures as edits; None: in none."""
@@ -119,9 +128,9 @@ class Review:
             self._gestures = PointGestures(self.view, self.session, self.edits)
             self._selection.follow(self.view)
             connect_all([points.events.mode], self._on_mode)
-            points.editable = True
-        bind_keys(self.actions, self.labels, points, self.new_label, self.say)
-        self.labels.editable = True
+            points.editable = self.busy is None
+        bind_keys(self.actions, self.labels, points, self._brush.new_label, self.say)
+        self.labels.editable = self.busy is None
 
     def end(self) -> None:
         """Let go of the layers."""
@@ -142,8 +151,26 @@ class Review:
         self.actions.close()
         if "queue" in self.__dict__:
             self.queue.close()
-        for listener in self.listeners:
+        for listener in list(self.listeners):
             listener.session_ended(self)
+
+    @property
+    def busy(self) -> str | None:
+        """Why nobody can edit, such as an import under way; None where all can."""
+        return self._busy.why
+
+    @property
+    def held(self) -> bool:
+        """Whether the session must not be edited or copied at this moment.
+
+        So it is while a stroke is open, and while another thread works on the session.
+        """
+        return self._brush.is_open or self.session.is_apart
+
+    def hold(self, why: str) -> Callable[[], None]:
+        """Let nobody edit, by layers, keys or panels, until the function that is returned is called."""
+        self._brush.finish()
+        return self._busy.hold(why)
 
     @property
     def request(self) -> Request | None:
@@ -161,6 +188,7 @@ class Review:
         """Tell the user."""
         self.said.emit(text, alarm)
         self.viewer.status = text
+        self._passing = alarm
 
     def window(self) -> Any:
         """Return the window that a dialog belongs to."""
@@ -236,10 +264,6 @@ class Review:
             self._hinted = True
             self.say(HINT)
 
-    def new_label(self) -> None:
-        """Let the brush paint a nucleus of its own."""
-        self.labels.selected_label = int(self.session.next_id)
-
     def show_points(self, look: Look) -> None:
         """Show the centres in a look."""
         self.look = look
@@ -248,7 +272,21 @@ class Review:
 
     def _on_said(self, text: str, alarm: bool) -> None:
         self.refusals += alarm
-        self.say(text, alarm)
+        if text or self._passing:  # what was said is past after an edit that was made
+            self.say(text, alarm)
+            self._passing = bool(text)
+
+    def _on_busy(self, why: str | None) -> None:
+        layers = [layer for layer in (self.labels, self.points) if layer is not None]
+        if why is not None and not self._modes:
+            self._modes = {layer: layer.mode for layer in layers}
+        for layer in layers:
+            layer.editable = why is None
+        if why is None:
+            for layer, mode in self._modes.items():
+                layer.mode = mode
+            self._modes = {}
+        self.busy_changed.emit(why)
 
     def _settle(self) -> None:
         """Bring the points in agreement with the session and the edits that wait."""
@@ -259,6 +297,7 @@ class Review:
 
     def _on_changed(self, change: Change) -> None:
         self._shown.show(change)
+        self._brush.renew_label()
         self._settle()
 
     def _tell_selected(self) -> None:

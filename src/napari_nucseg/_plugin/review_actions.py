@@ -77,6 +77,10 @@ class ReviewActions:
             return
         self._do(lambda ids: self._review.session.retype(ids, kind))
 
+    def retype_class(self, old: int, new: int) -> None:
+        """Give all nuclei of one class another one."""
+        self._review.edits.do(lambda: self._review.session.retype_class(old, new))
+
     def merge(self) -> None:
         """Merge the selected nuclei into one."""
         ids = self.selected()
@@ -94,12 +98,16 @@ class ReviewActions:
     def undo(self) -> None:
         """Take back the last edit, or one that still waits for the network."""
         if not self._review.edits.cancel(all_of_them=False):
-            self._step(self._review.session.undo, "There is nothing to undo.")
+            self._review.edits.when_free(
+                lambda: self._step(self._review.session.undo, "There is nothing to undo.")
+            )
 
     def redo(self) -> None:
         """Make the edit again that was taken back."""
         if not self._review.edits.waiting:
-            self._step(self._review.session.redo, "There is nothing to do again.")
+            self._review.edits.when_free(
+                lambda: self._step(self._review.session.redo, "There is nothing to do again.")
+            )
 
     def cancel(self) -> None:
         """Forget the edits that wait for the network; without any, end clicking to segment."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,7 @@ class Brush:
     def __init__(self, labels: Labels, session: Session, edits: EditQueue) -> None:
         self._labels, self._session, self._edits = labels, session, edits
         self._stroke: Sequence[Any] = ()
+        self._taking, self._new = False, 0
         labels._reset_history()
         labels.events.paint.connect(self._on_paint)
         labels.events.labels_update.connect(self._on_drawn)
@@ -46,6 +48,25 @@ class Brush:
         """Hear nothing any more."""
         self._labels.events.paint.disconnect(self._on_paint)
         self._labels.events.labels_update.disconnect(self._on_drawn)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the labels hold part of a stroke that the session knows nothing of."""
+        return self._labels._block_history and bool(self._labels._staged_history) and not self._taking
+
+    def finish(self) -> None:
+        """End a stroke that is under way: what was painted so far is all of it."""
+        self._labels._commit_staged_history()
+
+    def new_label(self) -> None:
+        """Let the brush paint a nucleus of its own."""
+        self._new = int(self._session.next_id)
+        self._labels.selected_label = self._new
+
+    def renew_label(self) -> None:
+        """See that a label chosen for a nucleus to come is not that of another, which has come in between."""
+        if self._new and self._labels.selected_label == self._new != self._session.next_id:
+            self.new_label()
 
     def _on_paint(self, event: Any) -> None:
         self._stroke = list(event.value)
@@ -61,6 +82,13 @@ class Brush:
             self._take_in()
 
     def _take_in(self) -> None:
+        self._taking = True
+        try:
+            self._hand_over()
+        finally:
+            self._taking = False
+
+    def _hand_over(self) -> None:
         atoms, self._stroke = [self._atom(step) for step in self._stroke], ()
         data = self._labels.data
         flat = np.unique(np.concatenate([atom[0] for atom in atoms]))
@@ -69,9 +97,17 @@ class Brush:
         for indices, before, _ in reversed(atoms):
             data[np.unravel_index(indices, data.shape)] = before
         changed = data[pixels] != values
-        self._edits.do(lambda: self._session.paint(flat[changed], values[changed]))
+        self._edits.do(partial(self._paint, flat[changed], values[changed], int(self._session.next_id)))
         rows, cols = pixels
         draw(self._labels, Box(int(rows.min()), int(rows.max()) + 1, int(cols.min()), int(cols.max()) + 1))
+
+    def _paint(self, flat: NDArray[np.int64], values: NDArray[np.uint32], next_id: int) -> None:
+        """Have the session make the stroke; its labels from `next_id` on stood for nuclei to come."""
+        taken = int(self._session.next_id) - next_id  # by edits that were made before this one
+        values = np.where(values >= next_id, values + np.uint32(taken), values)
+        if self._new in values:
+            self._new = 0  # from now on the label is that of a nucleus
+        self._session.paint(flat, values)
 
     def _atom(self, step: Any) -> Atom:
         """Return a step of napari's history as plain arrays; it comes as an index, or as a box with a mask."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from napari_nucseg._plugin.review_busy import once_free
 from napari_nucseg._plugin.review_points import Overlay
 from napari_nucseg.errors import NucSegError
 
@@ -20,7 +21,7 @@ STEPS = 8
 """Times that one edit may find maps missing: each time it has seen further."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Edit:
     """An edit, and how the points look until it is made.
 
@@ -29,24 +30,30 @@ class Edit:
     apply : callable
         Calls the session; may raise `MapsMissing`, and is then called again.
     overlay : Overlay
+    tries : int
+        How often maps were missing.
+    result : object
+        What `apply` returned.
     """
 
     apply: Callable[[], Any]
     overlay: Overlay = field(default_factory=Overlay)
+    tries: int = 0
+    result: Any = None
 
 
 class Maps(Protocol):
     """Computes what an edit lacks, see `MapsLoader`."""
 
     @property
-    def request(self) -> Request:
-        """Image and model."""
+    def request(self) -> Request | None:
+        """Image and model; None as long as the model is not there."""
 
-    def start(self, box: Box, done: Done) -> None:
-        """Compute the maps of a box, then call `done`."""
+    def start(self, box: Box, done: Done) -> int:
+        """Compute the maps of a box, then call `done`; return a number to cancel it by."""
 
-    def cancel(self) -> None:
-        """Stop, and call nobody."""
+    def cancel(self, number: int) -> None:
+        """Give a request up; its `done` is told so."""
 
 
 class EditQueue:
@@ -57,21 +64,32 @@ class EditQueue:
     maps : Maps or None
         None where nothing can be computed: the model is not known.
     say : callable (text, alarm)
-        Tells the user.
+        Tells the user; no text where all has gone well.
     settled : callable ()
         Called after every edit, made or refused: the views are to agree with the session again.
+    busy : callable () -> str or None
+        Why no edit can be begun now. Those that wait have begun.
+    held : callable () -> bool
+        Whether the session must not be edited at this moment: edits wait, without a word.
     """
 
     def __init__(
-        self, maps: Maps | None, say: Callable[[str, bool], None], settled: Callable[[], None]
+        self,
+        maps: Maps | None,
+        say: Callable[[str, bool], None],
+        settled: Callable[[], None],
+        busy: Callable[[], str | None] = lambda: None,
+        held: Callable[[], bool] = lambda: False,
     ) -> None:
         self._maps, self._say, self._settled = maps, say, settled
+        self._busy, self._held = busy, held
         self._waiting: deque[Edit] = deque()
-        self._tries, self._refused = 0, False
+        self._computing: int | None = None
+        self._making, self._put_off = False, False
 
     @property
     def waiting(self) -> int:
-        """Edits that wait for maps."""
+        """Edits that wait for maps, or for a moment at which the session can be edited."""
         return len(self._waiting)
 
     @property
@@ -92,14 +110,25 @@ class EditQueue:
         object
             What `apply` returned; None if the edit was refused, or waits.
         """
-        edit = Edit(apply, overlay or Overlay())
-        if self._waiting:
-            self._waiting.append(edit)
+        if self.refuses():
             self._settled()
             return None
+        edit = Edit(apply, overlay or Overlay())
         self._waiting.append(edit)
-        self._tries = 0
-        return self._try()
+        self._go_on()
+        return edit.result
+
+    def when_free(self, call: Callable[[], None]) -> None:
+        """Call what edits the session by itself, such as undo, as soon as that can be; not if the review is busy."""
+        if not self.refuses():
+            once_free(self._held, call)
+
+    def refuses(self) -> bool:
+        """Return whether no edit can be begun now, after telling why."""
+        busy = self._busy()
+        if busy is not None:
+            self.refuse(busy)
+        return busy is not None
 
     def refuse(self, text: str) -> None:
         """Tell the user why an edit was not made."""
@@ -107,53 +136,99 @@ class EditQueue:
 
     def cancel(self, all_of_them: bool = True) -> bool:
         """Forget the edits that wait, or the last of them; return whether there were any."""
-        if not self._waiting:
-            return False
-        self._waiting.pop()
-        if all_of_them:
-            self._waiting.clear()
-        if not self._waiting and self._maps is not None:
-            self._maps.cancel()
-        self._say("Cancelled." if not self._waiting else WAITING, False)
-        self._settled()
-        return True
+        gone = list(self._waiting) if all_of_them else list(self._waiting)[-1:]
+        self._forget(gone)
+        return bool(gone)
 
-    def _try(self) -> Any:
-        """Make the first edit in the queue, or have computed what it lacks."""
+    def drop(self, places: Collection[int]) -> None:
+        """Forget the edits that would add certain points.
+
+        Parameters
+        ----------
+        places : collection of int
+            Indices into the added points of `overlay`.
+        """
+        gone, end = [], 0
+        for edit in self._waiting:
+            start, end = end, end + len(edit.overlay.added)
+            if any(start <= place < end for place in places):
+                gone.append(edit)
+        self._forget(gone)
+
+    def _forget(self, gone: Collection[Edit]) -> None:
+        if not gone:
+            return
+        computed = self._waiting[0]
+        self._waiting = deque(edit for edit in self._waiting if edit not in gone)
+        if computed in gone:
+            self._give_up()
+        self._say(WAITING if self._waiting else "Cancelled.", False)
+        self._go_on()
+
+    def _give_up(self) -> None:
+        number, self._computing = self._computing, None
+        if number is not None and self._maps is not None:
+            self._maps.cancel(number)
+
+    def _go_on(self) -> None:
+        """Make the edits that wait, up to one that must wait further."""
+        made = []
+        while self._waiting and not self._making and self._computing is None:
+            if self._held():
+                self._await()
+                break
+            made.append(self._make(self._waiting[0]))
+        if made and all(made) and not self._waiting:
+            self._say("", False)
+        self._settled()
+
+    def _make(self, edit: Edit) -> bool:
+        """Make the first edit, or have computed what it lacks; return whether it was made.
+
+        An error of any kind is told, and is the end of this edit alone.
+        """
+        from napari_nucseg._plugin.flow import report_error
         from napari_nucseg.session import MapsMissing
 
-        edit, result = self._waiting[0], None
-        self._refused = True
+        problem, self._making = None, True
         try:
-            result = edit.apply()
-            self._refused = False
+            edit.result = edit.apply()
         except MapsMissing as lack:
-            self._tries += 1
-            if self._maps is not None and self._tries <= STEPS:
+            edit.tries += 1
+            if self._maps is not None and edit.tries <= STEPS:
                 self._say(WAITING, False)
-                self._maps.start(lack.box, self._on_maps)
-                self._settled()
-                return None
-            self._say(str(lack), True)
+                self._computing = self._maps.start(lack.box, self._on_maps)
+                return False
+            problem = str(lack)
         except NucSegError as error:
-            self._say(str(error), True)
-        self._waiting.popleft()
-        self._settled()
-        return result
+            problem = str(error)
+        except Exception as error:
+            problem = report_error(error)
+        finally:
+            self._making = False
+        if self._waiting and self._waiting[0] is edit:  # else the review was closed by it
+            self._waiting.popleft()
+        if problem is not None:
+            self.refuse(problem)
+        return problem is None
+
+    def _await(self) -> None:
+        if not self._put_off:
+            self._put_off = True
+            once_free(self._held, self._on_free)
+
+    def _on_free(self) -> None:
+        self._put_off = False
+        self._go_on()
 
     def _on_maps(self, error: Exception | None) -> None:
-        if error is not None:
-            from napari_nucseg._plugin.flow import report_error
+        from napari_nucseg._plugin.compute import Cancelled
+        from napari_nucseg._plugin.flow import report_error
 
-            self._waiting.clear()
-            self._say(report_error(error), True)
-            self._settled()
+        if isinstance(error, Cancelled):  # by this queue itself
             return
-        while self._waiting:
-            before = len(self._waiting)
-            self._try()
-            if len(self._waiting) == before:  # it waits for more maps
-                return
-            self._tries = 0
-        if not self._refused:
-            self._say("", False)
+        self._computing = None
+        if error is not None:
+            self._waiting.clear()
+            self.refuse(report_error(error))
+        self._go_on()

@@ -64,6 +64,9 @@ class PointGestures:
         """Hear nothing any more."""
         self._view.points.events.data.disconnect(self._on_data)
         self._view.points.events.set_data.disconnect(self._on_moved)
+        if self._dragging is not None and self._dragging.drag is not None:
+            self._dragging.drag.end()
+        self._dragging = None
 
     def _on_data(self, event: Any) -> None:
         if self._view.writing:
@@ -86,11 +89,11 @@ class PointGestures:
         self._view.sync()
 
     def _remove(self, places: Sequence[int]) -> None:
-        ids = [id_ for id_ in self._view.ids(places) if id_]
-        if ids:
-            self._edits.do(lambda: self._session.reject(ids), Overlay(hidden=set(ids)))
-        elif places:
-            self._edits.cancel()  # points that wait to become nuclei
+        ids = self._view.ids(places)
+        nuclei = [id_ for id_ in ids if id_]
+        self._edits.drop([k - self._view.nuclei for k, id_ in zip(places, ids, strict=True) if not id_])
+        if nuclei:
+            self._edits.do(lambda: self._session.reject(nuclei), Overlay(hidden=set(nuclei)))
         self._view.sync()
 
     def _begin(self, places: list[int]) -> None:
@@ -98,6 +101,9 @@ class PointGestures:
         if not places or not all(ids):  # a point that is no nucleus yet: it goes back at the end
             return
         start = np.array(self._view.points.data[places], float)
+        if self._edits.refuses():
+            self._dragging = _Dragging(ids, places, start, None)
+            return
         waits = self._edits.waiting > 0 or self._session.missing_maps_of(ids) is not None
         try:
             drag = None if waits else self._session.drag(ids if len(ids) > 1 else ids[0])

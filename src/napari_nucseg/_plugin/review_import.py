@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_nucseg._plugin import work
-from napari_nucseg._plugin.compute import Cancelled
+from napari_nucseg._plugin.compute import Cancelled, Ticker
 from napari_nucseg._plugin.flow import report_error
+from napari_nucseg._plugin.review_busy import once_free, work_apart
 from napari_nucseg._plugin.saving import stem_of
+from napari_nucseg.errors import NucSegError
 
 if TYPE_CHECKING:
     from napari_nucseg._plugin.review import Review
@@ -20,88 +21,140 @@ if TYPE_CHECKING:
 TRIES = 2
 """Times that centres may find maps missing."""
 
+BUSY = "An import is under way; wait for its end, or cancel it."
+NO_MAPS = (
+    "The network's maps around the points are missing, so that they can't be segmented; "
+    "add the model of this review from a folder."
+)
+
 
 class Importer:
-    """Takes one file at a time into a review, never in the thread of the window.
+    """Takes one file at a time into a review, never in the thread of the window; meanwhile nobody edits.
 
     Parameters
     ----------
     say : callable (text, alarm)
     changed : callable ()
         Called when an import begins and when it ends.
+
+    Attributes
+    ----------
+    ticker : Ticker
+        How far the import is.
     """
 
     def __init__(self, say: Callable[[str, bool], None], changed: Callable[[], None]) -> None:
         self._say, self._changed = say, changed
+        self._review: Review | None = None
+        self._free: Callable[[], None] = lambda: None
         self._worker: Any = None
-        self._stop = threading.Event()
+        self._maps: int | None = None
+        self._is_removed = False
+        self.ticker = Ticker()
 
     @property
     def busy(self) -> bool:
         """Whether an import is under way."""
-        return self._worker is not None
+        return self._review is not None
+
+    @property
+    def why_busy(self) -> str | None:
+        """Why nothing else can begin, None where it can."""
+        return BUSY if self.busy else None
 
     def cancel(self) -> None:
         """Stop; everything is as it was before."""
-        self._stop.set()
+        self.ticker.stop()
+        if self._review is not None and self._review.maps is not None and self._maps is not None:
+            self._review.maps.cancel(self._maps)
 
     def start(self, review: Review, path: Path, image_name: str) -> None:
         """Import a GeoJSON file."""
-        self._stop.clear()
+        if review.busy is not None:
+            self._say(review.busy, True)
+            return
+        self._review, self._free, self._is_removed = review, review.hold(BUSY), False
+        review.listeners.append(self)
+        self.ticker = Ticker("Reading", "%", "Stop the import; everything is as it was before.")
         self._say(f"Reading {path.name}…", False)
-        self._run(partial(_read, review, path, image_name, self._check), partial(self._on_read, review))
-
-    def _check(self, *_: Any) -> None:
-        if self._stop.is_set():
-            raise Cancelled
-
-    def _run(self, task: Callable[[], Any], done: Callable[[work.Outcome], None]) -> None:
-        self._worker = work.start(task, done)
+        self._worker = work.start(partial(_read, review, path, image_name, self._share), self._on_read)
         self._changed()
 
-    def _on_read(self, review: Review, outcome: work.Outcome) -> None:
+    def session_began(self, review: Review) -> None:
+        """See `SessionListener`."""
+
+    def session_ended(self, review: Review) -> None:
+        """Stop: nobody would see what comes of it; see `SessionListener`."""
+        self._is_removed = True
+        self.cancel()
+
+    def _share(self, share: float) -> None:
+        """Tell how much of the file is read."""
+        self._count(round(100 * share), 100)
+
+    def _count(self, done: int, total: int) -> None:
+        if self.ticker.stopped:
+            raise Cancelled
+        self.ticker.done, self.ticker.total = done, total
+
+    def _on_read(self, outcome: work.Outcome) -> None:
         if outcome.error is not None:
             self._end(outcome.error)
         else:
-            self._take_in(review, outcome.value)
+            self._take_in(outcome.value)
 
-    def _take_in(self, review: Review, result: Imported, tries: int = 0) -> None:
-        session = review.session
-        gap = session.missing_maps(result.points)
-        if gap is not None:
-            if review.maps is None or tries >= TRIES:
-                self._end(
-                    None, "The network's maps around the points are missing, so that they can't be segmented."
-                )
-                return
-            self._say(f"Computing the maps around {len(result.points):,} points…", False)
-            review.maps.start(gap, partial(self._on_maps, review, result, tries))
+    def _take_in(self, result: Imported, tries: int = 0) -> None:
+        review = self._review
+        if review is None or self.ticker.stopped:
+            self._end(Cancelled())
             return
+        gap = review.session.missing_maps(result.points)
+        if gap is not None and (review.maps is None or tries >= TRIES):
+            self._end(NucSegError(NO_MAPS))
+        elif gap is not None and review.maps is not None:
+            self.ticker.start("Computing the maps", "")
+            self._say(f"Computing the maps around {len(result.points):,} points…", False)
+            self._maps = review.maps.start(gap, partial(self._on_maps, result, tries))
+        else:
+            # Edits that have waited for maps may be under way, and strokes as well.
+            once_free(lambda: review.held, partial(self._place, review, result))
+
+    def _on_maps(self, result: Imported, tries: int, error: Exception | None) -> None:
+        self._maps = None
+        if error is not None:
+            self._end(error)
+        else:
+            self._take_in(result, tries + 1)
+
+    def _place(self, review: Review, result: Imported) -> None:
+        if self.ticker.stopped:
+            self._end(Cancelled())
+            return
+        session = review.session
         for kind in result.classes:  # in the thread of the window, whose legend shows them
             session.class_index(kind.name, kind.colour)
+        self.ticker.start("Taking in", "nuclei")
         self._say(f"Taking in {len(result.outlines) + len(result.points):,} nuclei…", False)
-        task = partial(
-            session.apart,
-            partial(session.place, result.outlines, result.points, result.point_kinds, self._check),
-        )
-        self._run(task, partial(self._on_placed, review, result))
+        place = partial(session.place, result.outlines, result.points, result.point_kinds, self._count)
+        try:
+            self._worker = work_apart(review, BUSY, place, partial(self._on_placed, result))
+        except NucSegError as error:
+            self._end(error)
 
-    def _on_maps(self, review: Review, result: Imported, tries: int, error: Exception | None) -> None:
-        if error is not None or self._stop.is_set():
-            self._end(error or Cancelled())
-        else:
-            self._take_in(review, result, tries + 1)
-
-    def _on_placed(self, review: Review, imported: Imported, outcome: work.Outcome) -> None:
-        review.session.rejoin()
+    def _on_placed(self, imported: Imported, outcome: work.Outcome) -> None:
         if outcome.error is not None:
             self._end(outcome.error)
         else:
             self._end(None, f"Imported: {outcome.value}. {imported.summary()}", alarm=False)
 
     def _end(self, error: Exception | None, text: str = "", alarm: bool = True) -> None:
-        self._worker = None
-        if isinstance(error, Cancelled):
+        review, self._review, self._worker = self._review, None, None
+        if review is not None:
+            review.listeners.remove(self)
+        self._free()
+        if self._is_removed:
+            text, alarm = "The review was removed; nothing was imported.", True
+        elif isinstance(error, Cancelled):
             text, alarm = "The import was cancelled; everything is as it was.", False
         elif error is not None:
             text = report_error(error)
@@ -109,10 +162,10 @@ class Importer:
         self._changed()
 
 
-def _read(review: Review, path: Path, image_name: str, check: Callable[..., None]) -> Imported:
+def _read(review: Review, path: Path, image_name: str, progress: Callable[[float], None]) -> Imported:
     from napari_nucseg.io.geojson import object_uuids
     from napari_nucseg.io.qupath import read_geojson
 
     session = review.session
     known = object_uuids(session.records["id"].tolist(), stem_of(image_name))
-    return read_geojson(path, session.labels.shape, known, mpp=review.mpp, progress=check)
+    return read_geojson(path, session.labels.shape, known, mpp=review.mpp, progress=progress)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 from qtpy.QtCore import QObject, Qt, QTimer
 from qtpy.QtCore import Signal as QtSignal
-from qtpy.QtWidgets import QApplication, QWidget
+from qtpy.QtWidgets import QWidget
 
+from napari_nucseg._plugin.review_busy import once_free
 from napari_nucseg.errors import NucSegError
 
 if TYPE_CHECKING:
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 LOOK_MS = 500
 """Time after an edit at which the panel is told that it is saved; the disk has had it before."""
-
-RETRY_MS = 50
-"""Wait for the end of an edit that is under way."""
 
 LAST_WAIT = 15.0
 """Seconds that the end of the program waits for labels and table; the journal has all edits before that."""
@@ -80,7 +78,8 @@ class Keeper:
         folder: Callable[[], Path],
         opened: tuple[SessionStore, Snapshot] | None = None,
     ) -> None:
-        self.session, self._about, self._folder = review.session, about, folder
+        self._review, self.session = review, review.session
+        self._about, self._folder = about, folder
         self.saved_at: datetime | None = None
         self.problem: str | None = None
         self._autosave: Autosave | None = None
@@ -170,10 +169,7 @@ class Keeper:
 
     def _between_edits(self, call: Callable[[], None]) -> None:
         """Call when the labels hold nothing that is not told yet: no import, and no stroke of the brush under way."""
-        if self.session.is_apart or QApplication.mouseButtons() != Qt.MouseButton.NoButton:
-            QTimer.singleShot(RETRY_MS, lambda: self._between_edits(call))
-        else:
-            call()
+        once_free(lambda: self._review.held, call)
 
     def _on_change(self, change: Change) -> None:
         if self._autosave is None:

@@ -39,44 +39,87 @@ class MapsLoader:
 
     Parameters
     ----------
-    request : Request
-        Image and model; its region is left alone.
+    request : Request or None
+        Image and model; its region is left alone. None: the model is not there yet, and every request is refused.
     cache : FieldCache
         Takes the maps.
     load : callable (model, device) -> Runtime
         Called in the worker thread.
+    model : str
+        Name of the model, for the user who lacks it.
+
+    Attributes
+    ----------
+    request : Request or None
+        Set as soon as the model is there.
     """
 
-    def __init__(self, request: Request, cache: FieldCache, load: Loader) -> None:
-        self._request, self._cache, self._load = request, cache, load
-        self._number = 0
+    def __init__(self, request: Request | None, cache: FieldCache, load: Loader, model: str = "") -> None:
+        self.request, self._cache, self._load, self._model = request, cache, load, model
+        self._count = 0
+        self._wanted: dict[int, tuple[Box, Done]] = {}
+        self._current: int | None = None
         self._worker: Any = None
         self._ticker = Ticker()
 
     @property
-    def request(self) -> Request:
-        """Image and model."""
-        return self._request
-
-    @property
     def busy(self) -> bool:
         """Whether maps are being computed."""
-        return self._worker is not None
+        return bool(self._wanted)
 
-    def start(self, box: Box, done: Done) -> None:
-        """Compute the maps of a box; `done` is told of the end in the GUI thread, with the error if there was one."""
-        self.cancel()
-        self._ticker = Ticker()
-        task = partial(fill, self._request, self._load, self._cache, box, self._ticker)
-        self._worker = work.start(task, partial(self._on_done, self._number, done))
+    def start(self, box: Box, done: Done) -> int:
+        """Compute the maps of a box, after those that were wanted before.
 
-    def cancel(self) -> None:
-        """Stop after the window of the network that is being computed, and tell nobody."""
-        self._number += 1
-        self._ticker.stop()
+        Parameters
+        ----------
+        box : Box
+            At the model's resolution.
+        done : callable (error or None)
+            Called once, in the thread of the window: at the end, or with `Cancelled`.
+
+        Returns
+        -------
+        int
+            The number of the request, for `cancel`.
+        """
+        self._count += 1
+        self._wanted[self._count] = box, done
+        number = self._count
+        if self._current is None:
+            self._next()
+        return number
+
+    def cancel(self, number: int) -> None:
+        """Give a request up, after the window of the network that is being computed; `done` is told at once."""
+        wanted = self._wanted.pop(number, None)
+        if wanted is None:
+            return
+        if number == self._current:
+            self._ticker.stop()
+            self._next()
+        wanted[1](Cancelled())
+
+    def _next(self) -> None:
+        self._current = next(iter(self._wanted), None)
         self._worker = None
+        if self._current is not None:
+            self._ticker = Ticker()
+            box, _ = self._wanted[self._current]
+            self._worker = work.start(
+                partial(self._fill, self.request, box, self._ticker), partial(self._on_done, self._current)
+            )
 
-    def _on_done(self, number: int, done: Done, outcome: work.Outcome) -> None:
-        if number == self._number:
-            self._worker = None
-            done(None if isinstance(outcome.error, Cancelled) else outcome.error)
+    def _on_done(self, number: int, outcome: work.Outcome) -> None:
+        wanted = self._wanted.pop(number, None)
+        if wanted is None:  # given up meanwhile
+            return
+        self._next()
+        wanted[1](outcome.error)
+
+    def _fill(self, request: Request | None, box: Box, ticker: Ticker) -> None:
+        if request is None:
+            raise NucSegError(
+                f"The model '{self._model}' of this review is not installed, so that the network's maps are missing "
+                "here; add it from a folder (under Model)."
+            )
+        fill(request, self._load, self._cache, box, ticker)

@@ -28,7 +28,6 @@ from napari_nucseg._plugin.review_fields import (
 from napari_nucseg._plugin.review_queue_filter import FilterField
 from napari_nucseg._plugin.shortcuts_help import key_of
 from napari_nucseg.core.nuclei import is_live
-from napari_nucseg.errors import NucSegError
 
 if TYPE_CHECKING:
     from napari_nucseg.review_queue import ReviewQueue
@@ -65,6 +64,7 @@ class Actions(Protocol):
     def accept(self) -> None: ...
     def reject(self) -> None: ...
     def retype(self, kind: int) -> None: ...
+    def retype_class(self, old: int, new: int) -> None: ...
     def merge(self) -> None: ...
     def unlock(self) -> None: ...
     def undo(self) -> None: ...
@@ -300,10 +300,7 @@ class ReviewPanel(QWidget):
             return
         say(self._problem, "")
         if self._ask(self, count, *names):
-            try:
-                session.retype_class(old, new)
-            except NucSegError as error:
-                say(self._problem, str(error))
+            self._call("retype_class", old, new)
 
     def _let_go(self) -> None:
         if self._session is not None:

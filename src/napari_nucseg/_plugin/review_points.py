@@ -98,6 +98,11 @@ class PointsView:
         """Points that the layer should have."""
         return len(self._shown.ids)
 
+    @property
+    def nuclei(self) -> int:
+        """Points that are of nuclei; those of the overlay come behind them."""
+        return int(np.count_nonzero(self._shown.ids))
+
     def centre(self, place: int) -> tuple[float, float]:
         """Return where a point was when it was last in agreement with the session."""
         y, x = self._shown.centres[place]

@@ -32,12 +32,19 @@ class ReviewSection:
         Begins a review without a run; None if that cannot be, which is said.
     counted : callable ()
         Called after edits: the numbers of nuclei may be others.
+    refresh : callable ()
+        Called when the review can be edited again, or cannot any more.
     """
 
     def __init__(
-        self, viewer: Any, parent: QWidget, begin: Callable[[], Review | None], counted: Callable[[], None]
+        self,
+        viewer: Any,
+        parent: QWidget,
+        begin: Callable[[], Review | None],
+        counted: Callable[[], None],
+        refresh: Callable[[], None],
     ) -> None:
-        self._viewer, self._begin = viewer, begin
+        self._viewer, self._begin, self._refresh = viewer, begin, refresh
         self._review: Review | None = None
         self.panel = ReviewPanel(viewer)
         self.panel.click_toggled.connect(self._on_click)
@@ -68,6 +75,7 @@ class ReviewSection:
                 review.session.changed.connect(self._on_changed)
                 review.selected_changed.connect(self.panel.set_selected)
                 review.clicking_changed.connect(self.panel.set_clicking)
+                review.busy_changed.connect(self._on_busy)
                 self.panel.set_review(review.session, review.queue, review.actions)
             else:
                 self.panel.set_review(None)
@@ -76,6 +84,11 @@ class ReviewSection:
         self.panel.set_busy(busy)
         self.panel.set_clicking(review is not None and review.clicking)
         self.panel.set_selected([] if review is None else review.actions.selected())
+
+    @property
+    def busy(self) -> str | None:
+        """Why the review that is shown cannot be edited, whoever works on it."""
+        return None if self._review is None else self._review.busy
 
     def release(self) -> None:
         """Let go of viewer and review."""
@@ -90,6 +103,7 @@ class ReviewSection:
             self._review.session.changed.disconnect(self._on_changed)
             self._review.selected_changed.disconnect(self.panel.set_selected)
             self._review.clicking_changed.disconnect(self.panel.set_clicking)
+            self._review.busy_changed.disconnect(self._on_busy)
             self._review = None
 
     def _on_changed(self, _change: Any) -> None:
@@ -103,6 +117,9 @@ class ReviewSection:
         if review is not None:
             self.panel.set_selected(review.actions.selected())
             self.panel.set_clicking(review.clicking)
+
+    def _on_busy(self, _why: str | None) -> None:
+        self._refresh()
 
     def _on_click(self, on: bool) -> None:
         review = self._review or (self._begin() if on else None)

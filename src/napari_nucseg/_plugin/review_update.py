@@ -7,27 +7,33 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from napari_nucseg._plugin import work
 from napari_nucseg._plugin.compute import make_basis, region_of
+from napari_nucseg._plugin.results import KEY
+from napari_nucseg._plugin.review_busy import work_apart
 from napari_nucseg.errors import NucSegError
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from napari_nucseg._plugin import work
     from napari_nucseg._plugin.compute import Request
     from napari_nucseg._plugin.results import ResultLayers
     from napari_nucseg._plugin.review import Review
     from napari_nucseg.core.nuclei import Change
 
+TAKING = "The new nuclei are being taken into the review; wait for the end."
 
-def can_update(old: ResultLayers, request: Request) -> bool:
-    """Return whether a run sees the image as the earlier one did, so that their nuclei may stand side by side."""
-    card, about = request.model.card, old.about
+
+def fits(review: Review | None, request: Request) -> bool:
+    """Return whether a request's model sees the image as that of a review did: their nuclei may stand side by side."""
+    if review is None:
+        return False
+    card, about = request.model.card, review.labels.metadata[KEY]
     run = (card.name, card.version, request.mpp.value)
-    if old.review is None or run != (about["model"], about["model_version"], about["mpp"]):
+    if run != (about["model"], about["model_version"], about["mpp"]):
         return False
     try:
-        return make_basis(request).scale == old.review.session.scale
+        return make_basis(request).scale == review.session.scale
     except NucSegError:  # which the run will tell
         return False
 
@@ -92,7 +98,7 @@ class Update:
         nuclei : DataFrame
             What it has found.
         done : callable (Update, Outcome)
-            Called in the thread of the window; `Session.rejoin` was called then.
+            Called in the thread of the window, when the review shows them.
 
         Returns
         -------
@@ -107,8 +113,4 @@ class Update:
         session, labels = self.review.session, self.new.labels.data
         region = region_of(request.area, labels.shape)
         rerun = partial(session.rerun, labels, nuclei, None if region is None else region.holds)
-        return work.start(partial(session.apart, rerun), partial(self._on_done, done))
-
-    def _on_done(self, done: Callable[[Update, work.Outcome], None], outcome: work.Outcome) -> None:
-        self.review.session.rejoin()
-        done(self, outcome)
+        return work_apart(self.review, TAKING, rerun, partial(done, self))

@@ -49,7 +49,7 @@ class RunBar(QWidget):
         layout.addWidget(self._status)
 
     def follow(self, ticker: Ticker | None) -> None:
-        """Show the progress of a run; None: there is none."""
+        """Show the progress of a run or an import; None: there is none."""
         if ticker is self._ticker:
             return
         self._ticker, self._began = ticker, time.monotonic()
@@ -64,7 +64,7 @@ class RunBar(QWidget):
         """Enable the buttons; `reason` is why a run cannot be started now."""
         enable(self.run_button, reason, "Segment.")
         nothing = "There is no run to cancel." if self._ticker is None else None
-        enable(self.cancel_button, nothing, "Stop after the current tile and keep what was found.")
+        enable(self.cancel_button, nothing, "" if self._ticker is None else self._ticker.on_stop)
 
     def set_status(self, text: str, alarm: bool = False) -> None:
         """Show one sentence."""
@@ -83,9 +83,9 @@ class RunBar(QWidget):
         seconds = int(time.monotonic() - self._began)
         if not ticker.total:
             self.bar.setRange(0, 0)  # busy
-            self.bar.setFormat("Loading the model")
+            self.bar.setFormat(ticker.doing)
             return
         done = min(ticker.done, ticker.total)
         self.bar.setRange(0, ticker.total)
         self.bar.setValue(done)
-        self.bar.setFormat(f"{done} of {ticker.total} tiles, {seconds} s")
+        self.bar.setFormat(f"{done} of {ticker.total} {ticker.unit}, {seconds} s")

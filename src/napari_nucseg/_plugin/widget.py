@@ -52,7 +52,7 @@ class NucSegWidget(QWidget):
         self._make_fields()
         self.flow = SegmentFlow(napari_viewer, self._services, self)
         self._saver = Saver(self._services, self.set_status, self.refresh)
-        self.review = ReviewSection(napari_viewer, self, self._begin_review, self._on_counted)
+        self.review = ReviewSection(napari_viewer, self, self._begin_review, self._on_counted, self.refresh)
         self.files = ReviewFiles(
             napari_viewer, self.review.panel, self.flow, self._services,
             lambda: self._request(self._why_no_click, whole=True), self.set_status, self.refresh,
@@ -176,8 +176,9 @@ class NucSegWidget(QWidget):
         return None if results is None else results.review
 
     def cancel(self) -> None:
-        """Stop the run and keep what was found."""
+        """Stop the run and keep what was found, or stop an import."""
         self.flow.cancel()
+        self.files.importer.cancel()
 
     def _why_not(self) -> str | None:
         """Return why there cannot be a run, None where there can."""
@@ -186,7 +187,7 @@ class NucSegWidget(QWidget):
     @property
     def _busy(self) -> str | None:
         """Why neither a run nor an edit can begin, None where they can."""
-        return "An import is under way; wait for its end." if self.files.importer.busy else self.flow.busy
+        return self.flow.busy or self.files.importer.why_busy or self.review.busy
 
     def _why_no_click(self) -> str | None:
         """Return why image and model can't be used, None where they can."""
@@ -244,8 +245,9 @@ class NucSegWidget(QWidget):
         """See `FlowView`."""
         if self._closed:
             return
-        controller = self.flow.controller
-        self.run_bar.follow(controller.ticker if controller.running else None)
+        controller, importer = self.flow.controller, self.files.importer
+        ticker = importer.ticker if importer.busy else None
+        self.run_bar.follow(controller.ticker if controller.running else ticker)
         self.run_bar.allow(self._why_not())
         self.show_results(self.results)
 
