@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from napari_nucseg._plugin.questions import Choice
 from napari_nucseg._plugin.results import REVIEW
 from napari_nucseg._plugin.review_keeper import Keeper, close_all, keeper_of, kept_folders
+from napari_nucseg._plugin.review_update import fits
 from napari_nucseg.core.nuclei import State
+from napari_nucseg.core.scale import Scale
 from napari_nucseg.io.geojson import write_geojson
 from napari_nucseg.io.session_read import read_session
+from napari_nucseg.io.session_store import SessionStore
+from napari_nucseg.models.registry import Model
+from tests.fakes import fake_card
+from tests.plugin.desk import Desk
 from tests.plugin.steps import start
 
 
@@ -198,7 +207,11 @@ def test_points_come_in_without_a_run(panel, world, tmp_path, synthetic):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "cut short"), ('{"type": "Feature", "geometry": null}', ""), ("no json", "GeoJSON")],
+    [
+        ("{", "cut short"),
+        ('{"type": "Feature", "geometry": null}', "1 without a shape"),
+        ("no json", "GeoJSON"),
+    ],
 )
 def test_a_bad_file_is_told_in_one_sentence_and_changes_nothing(
     run_panel, world, tmp_path, text, message, notes
@@ -236,6 +249,88 @@ def test_what_a_run_has_found_is_saved_though_its_image_or_the_panel_is_gone(tal
     assert keeper.folder == world.base / "tissue.nucseg"
     assert keeper.folder in kept_folders()
     assert read_session(keeper.folder).records.tobytes() == review.session.records.tobytes()
+
+
+def coarse(make_panel, synthetic):
+    """Return a window with an image at twice the model's pixel size."""
+    panel = make_panel()
+    panel.viewer.add_image(synthetic.image, name="tissue", rgb=True, scale=(0.5, 0.5), units=("um", "um"))
+    return panel
+
+
+def test_a_review_whose_model_is_added_later_goes_on_at_its_resolution(make_panel, synthetic, world, notes):
+    panel = coarse(make_panel, synthetic)
+    panel.run()
+    session, right = review_of(panel).session, world.model
+    session.accept(int(session.records["id"][session.live][0]))
+    scale, place = session.scale, Desk(panel).empty()
+    keeper_of(review_of(panel)).close_and_wait()
+    world.model = Model(Path("fake/other.safetensors"), fake_card(name="other"))
+    again = coarse(make_panel, synthetic)
+    again.widget.files.offer.button.click()
+    again.until(lambda: again.widget.results is not None)
+    review, back = review_of(again), review_of(again).session
+    assert back.scale == scale != Scale(scale.level0, scale.level0)
+    review.edits.do(lambda: back.add(*place))
+    again.until(lambda: "The model 'fake' of this review is not installed" in again.status)
+    assert not back.at(*place)
+    assert not fits(review, again.widget._request(again.widget._why_no_click, whole=True))
+    services = replace(world.services(), open_model=lambda _path: right)
+    again.widget.model._services = services
+    again.widget.model.add(Path("fake"))
+    assert "can be added and moved again" in again.status
+    review.edits.do(lambda: back.add(*place))
+    again.until(lambda: back.at(*place) > 0)
+    world.answer = Choice.UPDATE
+    again.run()
+    assert len(again.names) == 3
+    assert back.check() is None
+    assert int(back.live.sum()) == int(session.live.sum()) + 1
+
+
+def test_a_saved_review_is_offered_once_its_layers_are_gone(run_panel, world, tmp_path):
+    panel, review = run_panel, review_of(run_panel)
+    review.session.accept(int(review.session.records["id"][0]))
+    panel.until(lambda: keeper_of(review).saved_at is not None)
+    offer = panel.widget.files.offer
+    world.folder = tmp_path / "mine"
+    panel.widget.review.panel.saved.folder.click()
+    panel.until(lambda: not (tmp_path / "reviews" / "tissue.nucseg").exists())
+    assert not offer.isVisibleTo(panel.widget)
+    panel.viewer.layers.remove(review.labels)
+    panel.until(lambda: offer.isVisibleTo(panel.widget))
+    offer.button.click()
+    panel.until(lambda: panel.widget.results is not None)
+    assert review_of(panel).session.records.tobytes() == review.session.records.tobytes()
+    assert keeper_of(review_of(panel)).folder == tmp_path / "mine" / "tissue.nucseg"
+
+
+def test_a_folder_that_cannot_be_remembered_holds_for_this_review(run_panel, world, tmp_path):
+    def refuse(_folder):
+        raise PermissionError(13, "Permission denied")
+
+    files, review = run_panel.widget.files, review_of(run_panel)
+    files._services = replace(files._services, remember_session_base=refuse)
+    world.folder = tmp_path / "mine"
+    run_panel.widget.review.panel.saved.folder.click()
+    run_panel.until(lambda: keeper_of(review).folder == tmp_path / "mine" / "tissue.nucseg")
+    assert "that can't be remembered" in run_panel.status
+
+
+def test_a_saved_review_that_is_read_after_the_panel_was_closed_stays_on_the_disk(
+    run_panel, make_panel, synthetic, world
+):
+    session = review_of(run_panel).session
+    session.accept(int(session.records["id"][0]))
+    keeper_of(review_of(run_panel)).close_and_wait()
+    again = reopen(make_panel, synthetic, world)
+    again.widget.files.offer.button.click()
+    again.viewer.window.remove_dock_widget(again.widget)
+    again.idle()
+    again.qtbot.wait(50)
+    assert again.names == ["tissue"]
+    store, _ = SessionStore.open(world.base / "tissue.nucseg", session.labels.shape)  # its lock is free
+    store.close()
 
 
 def test_a_review_that_nobody_keeps_is_said_to_be_unsaved(panel):

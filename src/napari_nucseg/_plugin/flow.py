@@ -100,6 +100,11 @@ class SegmentFlow:
             return TAKING
         return "A run is under way; cancel it first." if self.controller.running else None
 
+    @property
+    def closed(self) -> bool:
+        """Whether the panel is gone."""
+        return self._closed
+
     def results_of(self, image: Image | None, active: Any = None) -> ResultLayers | None:
         """Return the results of an image: those that hold the active layer, else the latest."""
         known = {id(results.labels) for results in self._known}

@@ -11,6 +11,7 @@ from napari_nucseg._plugin.compute import Basis, Loader, Request, Started, make_
 from napari_nucseg._plugin.results import ResultLayers
 from napari_nucseg._plugin.review import Review, SessionListener
 from napari_nucseg._plugin.review_maps import MapsLoader
+from napari_nucseg._plugin.review_update import fits
 from napari_nucseg.core.nuclei import NucleusClass
 
 if TYPE_CHECKING:
@@ -81,15 +82,23 @@ class ReviewDesk:
             Whose labels' data is the session's array.
         session : Session
         request : Request or None
-            Image and model for maps that edits lack; None: such edits are refused.
+            Image and model for maps that edits lack; None: such edits are refused until there is one, see `equip`.
         """
-        maps = None if request is None else MapsLoader(request, session.fields, self._load)
+        maps = MapsLoader(request, session.fields, self._load, results.about["model"])
         review = Review(self._viewer, results, session, maps)
         review.listeners.extend(self.listeners)
         self.hear(review)
         for listener in self.listeners:
             listener.session_began(review)
         return review
+
+    def equip(self, review: Review, request: Request) -> None:
+        """Let a review that lacks its model compute maps, if this is its model."""
+        if isinstance(review.maps, MapsLoader) and review.request is None and fits(review, request):
+            review.maps.request = request
+            self._say(
+                f"The model '{request.model.name}' is there: centres can be added and moved again.", False
+            )
 
     def start_empty(self, image: Image, request: Request) -> ResultLayers:
         """Put empty layers on an image and begin a review of them; no model is loaded before the first click.

@@ -10,21 +10,25 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QPushButton, QWidget
 
+from napari_nucseg._plugin.compute import Request
 from napari_nucseg._plugin.flow import report_error
+from napari_nucseg._plugin.images import axes_of, pixels_of
 from napari_nucseg._plugin.parts import column, hint, say
+from napari_nucseg._plugin.results import KEY
 from napari_nucseg._plugin.review_import import Importer
 from napari_nucseg._plugin.review_keeper import Keeper, keeper_of
 from napari_nucseg._plugin.review_saved import Archive, Opened, request_for, restore
 from napari_nucseg.errors import NucSegError
+from napari_nucseg.io.mpp import Mpp
 
 if TYPE_CHECKING:
     from napari.layers import Image
 
-    from napari_nucseg._plugin.compute import Request
     from napari_nucseg._plugin.flow import SegmentFlow
     from napari_nucseg._plugin.review import Review
     from napari_nucseg._plugin.review_panel import ReviewPanel
     from napari_nucseg._plugin.services import Services
+    from napari_nucseg.models.registry import Model
 
 
 class Offer(QWidget):
@@ -85,6 +89,8 @@ class ReviewFiles:
         self._found: Path | None = None
         self._review: Review | None = None
         self._keeper: Keeper | None = None
+        self._model: Model | None = None
+        self._device = "auto"
         flow.desk.listeners.append(self)
         panel.folder_clicked.connect(self._on_folder)
         panel.import_clicked.connect(self._on_import)
@@ -94,9 +100,16 @@ class ReviewFiles:
         """Look for a saved review of an image."""
         self._image, self._found = image, self.archive.find(image)
 
+    def set_model(self, model: Model | None, device: str) -> None:
+        """Let a review that lacks this model go on with it, see `ReviewDesk.equip`."""
+        self._model, self._device = model, device
+        self._equip()
+
     def follow(self, review: Review | None) -> None:
         """Say where this review is saved, or offer one."""
-        self._review = review
+        other, self._review = review is not self._review, review
+        if other:
+            self._equip()
         self.offer.show_folder(self._found if review is None else None)
         keeper = keeper_of(review)
         if keeper is not self._keeper:
@@ -130,9 +143,36 @@ class ReviewFiles:
             keeper.end_with(viewer.window._qt_window)  # not that of the panel, which may be closed before
 
     def session_ended(self, review: Review) -> None:
-        """Offer what was saved; see `SessionListener`."""
+        """Offer what was saved, once its folder is given back; see `SessionListener`."""
+        keeper = keeper_of(review)
+        if keeper is not None:
+            keeper.closed.connect(self._look_again)
+
+    def _look_again(self) -> None:
+        if not self._flow.closed:
+            self.set_image(self._image)
+            self._refresh()
+
+    def _equip(self) -> None:
+        review, image, model = self._review, self._image, self._model
+        if review is None or review.request is not None or image is None or model is None:
+            return
+        about = review.labels.metadata[KEY]
+        request = Request(
+            image=pixels_of(image),
+            axes=axes_of(image),
+            mpp=Mpp.stated(about["mpp"], "saved review"),
+            model=model,
+            device=self._device,
+            settings=dict(about["settings"]),
+        )
+        self._flow.desk.equip(review, request)
 
     def _on_opened(self, image: Image, request: Request, opened: Opened) -> None:
+        if self._flow.closed:  # there is nobody left who wants it
+            if opened.store is not None:
+                opened.store.close()
+            return
         usable = request_for(opened, request, self._services.models())
         try:
             if image not in self._viewer.layers:
@@ -173,9 +213,14 @@ class ReviewFiles:
         base = self._services.ask_folder(self._panel, "Folder for reviews, this one and those to come")
         if base is None:
             return
-        self._services.remember_session_base(base)
         if self._keeper is not None and self._review is not None:
             self._keeper.move_to(self.archive.new_folder(self._review, base))
+        try:
+            self._services.remember_session_base(base)
+        except OSError as error:
+            self._say(
+                f"Later reviews are not saved in '{base}', since that can't be remembered: {error}.", True
+            )
 
     def _on_import(self) -> None:
         path = self._services.ask_geojson(self._panel)

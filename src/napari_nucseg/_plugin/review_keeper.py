@@ -6,6 +6,7 @@ import atexit
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ LAST_WAIT = 15.0
 """Seconds that the end of the program waits for labels and table; the journal has all edits before that."""
 
 _open: weakref.WeakSet[Keeper] = weakref.WeakSet()
+_closing: set[Keeper] = set()
 
 
 class _Courier(QObject):
@@ -64,12 +66,15 @@ class Keeper:
     ----------
     changed : Signal()
         The folder, the time of saving or the problem is another one.
+    closed : Signal()
+        The folder was given back; told in the thread of the window.
     saved_at : datetime or None
     problem : str or None
         Why saving fails at present; nothing is lost as long as the window is open.
     """
 
     changed = Signal()
+    closed = Signal()
 
     def __init__(
         self,
@@ -132,7 +137,17 @@ class Keeper:
         """Save what is left, in the background, and give the folder back."""
         autosave = self._let_go()
         if autosave is not None:
-            threading.Thread(target=autosave.close, name="nucseg-close", daemon=False).start()
+            threading.Thread(
+                target=self._give_back, args=(autosave,), name="nucseg-close", daemon=False
+            ).start()
+
+    def _give_back(self, autosave: Autosave) -> None:
+        try:
+            autosave.close()
+        finally:
+            _closing.discard(self)
+            with suppress(RuntimeError):  # the window is gone
+                self._courier.post.emit(self.closed.emit)
 
     def close_and_wait(self, timeout: float = LAST_WAIT) -> None:
         """Save what is left and give the folder back."""
@@ -208,7 +223,7 @@ def keeper_of(review: Review | None) -> Keeper | None:
 
 def kept_folders() -> set[Path]:
     """Return the folders of the reviews that are open in this program."""
-    return {keeper.folder for keeper in _open if keeper.folder is not None}
+    return {keeper.folder for keeper in [*_open, *_closing] if keeper.folder is not None}
 
 
 def close_all() -> None:

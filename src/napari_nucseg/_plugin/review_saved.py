@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from dataclasses import fields as dataclass_fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_nucseg._plugin import work
-from napari_nucseg._plugin.compute import Request, Started, make_basis
+from napari_nucseg._plugin.compute import Basis, Request, Started, make_basis
 from napari_nucseg._plugin.flow import report_error
 from napari_nucseg._plugin.images import level0_shape
 from napari_nucseg._plugin.results import KEY, ResultLayers
@@ -77,6 +78,7 @@ def describe_for_file(review: Review) -> dict[str, Any]:
             "version": about["model_version"],
             "sha256": "" if card is None else card.sha256,
         },
+        "model_shape": list(review.session.scale.model),
         "decoder": asdict(review.session.ground.config),
         "settings": dict(about["settings"]),
     }
@@ -195,6 +197,20 @@ def request_for(opened: Opened, request: Request, models: Any) -> Request | None
     return None
 
 
+def saved_basis(snapshot: Snapshot) -> Basis:
+    """Return what the session of a saved review needs, as its model had it, which is not there."""
+    from napari_nucseg.core.decode import DecodeConfig
+    from napari_nucseg.core.field_cache import FieldCache
+    from napari_nucseg.core.scale import Scale
+
+    about, shape = snapshot.about, snapshot.labels.shape
+    rows, cols = about.get("model_shape") or shape
+    known = {field.name for field in dataclass_fields(DecodeConfig)}
+    settings = {name: value for name, value in (about.get("decoder") or {}).items() if name in known}
+    scale = Scale((shape[0], shape[1]), (int(rows), int(cols)))
+    return Basis(scale, DecodeConfig(**settings), FieldCache(scale.model, snapshot.n_model_classes))
+
+
 def restore(
     opened: Opened, image: Image, request: Request, usable: Request | None
 ) -> tuple[ResultLayers, Session]:
@@ -212,20 +228,12 @@ def restore(
     NucSegError
         The image is not the one that the review was made for.
     """
-    from napari_nucseg.core.decode import DecodeConfig
-    from napari_nucseg.core.field_cache import FieldCache
-    from napari_nucseg.core.scale import Scale
     from napari_nucseg.session import Session
 
     snapshot = opened.snapshot
     labels = np.ascontiguousarray(snapshot.labels)
-    if usable is None:
-        scale, config = Scale(labels.shape, labels.shape), DecodeConfig()
-        fields = FieldCache(labels.shape, snapshot.n_model_classes)
-    else:
-        basis = make_basis(usable)
-        scale, config, fields = basis.scale, basis.config, basis.fields
-    session = Session(labels, snapshot.records, snapshot.classes, scale, config, fields)
+    basis = saved_basis(snapshot) if usable is None else make_basis(usable)
+    session = Session(labels, snapshot.records, snapshot.classes, basis.scale, basis.config, basis.fields)
     results = ResultLayers.create(image, usable or request, Started((1, 1), "", 0, None))
     results.labels.data = labels
     about = snapshot.about
@@ -235,6 +243,7 @@ def restore(
         mpp_source=about.get("mpp_source") or results.about["mpp_source"],
         model=model.get("name") or results.about["model"],
         model_version=model.get("version") or results.about["model_version"],
+        settings=about.get("settings") or {},
         classes=tuple(c.name for c in snapshot.classes),
         colours={c.name: tuple(c.colour) for c in snapshot.classes},
     )

@@ -260,6 +260,7 @@ class NucSegWidget(QWidget):
 
     def _on_model(self) -> None:
         self.advanced.set_card(None if self.model.model is None else self.model.model.card)
+        self.files.set_model(self.model.model, self.device.device)
         self.refresh()
 
     def _on_active(self, event: Any) -> None:
