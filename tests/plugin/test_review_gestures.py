@@ -47,7 +47,7 @@ def test_a_click_inside_a_nucleus_splits_it(desk):
     pixel = (float(rows[far] + 2 * y) / 3, float(cols[far] + 2 * x) / 3)
     pixel = (float(round(pixel[0])), float(round(pixel[1])))
     desk.hand.see(pixel)
-    assert desk.viewer.layers.selection.active is desk.labels  # as a run leaves it
+    assert desk.viewer.layers.selection.active is desk.points  # as a run leaves it
     desk.hand.key("c")
     assert desk.review.clicking
     desk.hand.click(pixel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from napari.layers import Labels
 
 from napari_nucseg._plugin.review_desk import empty_table
@@ -87,6 +88,16 @@ def test_centres_that_were_removed_come_back_with_the_first_click(desk):
     assert desk.session.at(*pixel)
     desk.agree()
     assert desk.panel.names == ["tissue", "tissue nuclei", "tissue centres"]
+
+
+@pytest.mark.parametrize("other", [np.int64, np.uint32])
+def test_labels_of_a_review_are_not_replaced(panel, other):
+    panel.run()
+    desk = Desk(panel)
+    desk.labels.data = np.zeros((9, 9), other) if other is np.uint32 else desk.labels.data.astype(other)
+    assert "can't be replaced" in panel.status
+    desk.session.accept(int(desk.session.records["id"][0]))
+    desk.agree()
 
 
 def test_a_run_takes_the_place_of_a_review_in_which_nothing_was_done(panel, world):

@@ -144,6 +144,13 @@ def test_a_folder_that_cannot_be_written_is_told_and_tried_again(run_panel, worl
     assert read_session(keeper.folder).records.tobytes() == session.records.tobytes()
 
 
+def test_a_review_of_an_image_without_a_file_says_where_it_is_saved(run_panel, world):
+    world.base = None
+    session = review_of(run_panel).session
+    session.accept(int(session.records["id"][0]))
+    run_panel.until(lambda: saved_line(run_panel).endswith(" in your data folder, as 'tissue.nucseg'."))
+
+
 def test_the_user_chooses_another_folder(run_panel, world, tmp_path):
     session = review_of(run_panel).session
     session.accept(int(session.records["id"][0]))

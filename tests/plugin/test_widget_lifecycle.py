@@ -302,7 +302,11 @@ def test_a_review_is_updated_by_a_second_run(panel, world, answer):
     if answer is not Choice.UPDATE:
         np.testing.assert_array_equal(session.records, before)
         return
-    assert panel.status.endswith("The 1 that you have reviewed are as they were.")
+    fresh = panel.widget.results.total() - 1
+    assert (
+        panel.status == f"Updated: the 1 nucleus you reviewed was kept, and {fresh:,} others were found anew."
+    )
+    assert panel.viewer.layers.selection.active == points
     assert session.check() is None
     np.testing.assert_array_equal(points.features["id"], session.table()["id"])
     assert panel.widget.results.review.session is session

@@ -209,7 +209,7 @@ class SegmentFlow:
         runtime = "" if self._started is None else self._started.runtime
         words = f"{found} in {seconds:.1f} s ({runtime})."
         if old is not None and self._updates and old.review is not None:
-            self._take_in(Update(old, old.review, results, words))
+            self._take_in(Update(old, old.review, results), words)
             return
         if old is not None and self._watch.edited and old.labels in self._viewer.layers:
             words += " The earlier results were edited meanwhile, so they are still here, hidden."
@@ -219,11 +219,11 @@ class SegmentFlow:
             results.rename(self._image.name)
         self._end(words)
 
-    def _take_in(self, update: Update) -> None:
+    def _take_in(self, update: Update, words: str) -> None:
         """Take what a new run has found into the review there is."""
         if self._request is None or update.new.nuclei is None:
             self._keep_part()
-            self._end(update.words)
+            self._end(words)
             return
         try:
             self._taking = update.start(self._request, update.new.nuclei, self._on_taken)
@@ -241,14 +241,14 @@ class SegmentFlow:
         old, new = update.old, update.new
         if old.labels in self._viewer.layers:
             show_earlier(old, True)
-            self._viewer.layers.selection.active = old.labels
+            self._viewer.layers.selection.active = old.points or old.labels
         if outcome.error is not None:
             self._results = new  # kept beside the review
             self._end(report_error(outcome.error), alarm=True)
             return
         self._known = [results for results in self._known if results is not new]
         self._remove(new.layers)
-        self._end(f"{update.words} The {update.review.reviewed():,} that you have reviewed are as they were.")
+        self._end(update.told())
 
     @staticmethod
     def _unlock(results: ResultLayers) -> None:
@@ -333,6 +333,9 @@ class SegmentFlow:
         results = self._results
         if results is not None and results.labels in self._viewer.layers and results.review is None:
             self._review(results)
+            selection = self._viewer.layers.selection
+            if selection.active == results.labels and results.points is not None:
+                selection.active = results.points  # where clicks and keys are edits
         self._image = self._request = self._results = self._replaces = self._started = None
         self._updates = False
         if not self._closed:

@@ -115,6 +115,7 @@ class Review:
         self._camera = [self.viewer.scene.camera.events.center, self.viewer.scene.camera.events.zoom]
         connect_all(self._camera, self._on_camera)
         connect_all([self.viewer.layers.events.removed], self._on_removed)
+        connect_all([self.labels.events.data], self._on_data)
         self._brush.new_label()
 
     def adopt_points(self, points: Any) -> None:
@@ -146,6 +147,7 @@ class Review:
         self.session.classes_changed.disconnect(self._on_classes)
         disconnect_all(self._camera, self._on_camera)
         disconnect_all([self.viewer.layers.events.removed], self._on_removed)
+        disconnect_all([self.labels.events.data], self._on_data)
         self._selection.release()
         unbind_keys(self.labels)
         self.actions.close()
@@ -330,6 +332,15 @@ class Review:
         if self._hinted and not clicking:
             self._hinted = False
             self.say("")
+
+    def _on_data(self, _event: Any = None) -> None:
+        """Put the session's array back where another was assigned: the layer is a view of the session."""
+        if self.labels.data is not self.session.labels:
+            self.labels.data = self.session.labels
+            self.say(
+                "The labels of a review can't be replaced or converted; duplicate the layer and work on the copy.",
+                True,
+            )
 
     def _on_removed(self, event: Any) -> None:
         if event.value is self.labels:

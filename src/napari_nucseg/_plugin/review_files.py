@@ -196,6 +196,8 @@ class ReviewFiles:
         self._say(text, usable is None or bool(opened.notes))
 
     def _show_saved(self) -> None:
+        from napari_nucseg.io.session_places import data_folder
+
         keeper, line = self._keeper, self._panel.saved
         line.setVisible(self._review is not None)
         if keeper is None:
@@ -204,6 +206,9 @@ class ReviewFiles:
             line.show_text("Nothing edited yet; every edit is saved at once.")
         elif keeper.problem is not None:
             line.show_text(keeper.problem, str(keeper.folder), alarm=True)
+        elif keeper.saved_at is not None and keeper.folder.parent == data_folder().absolute():
+            text = f"Saved {keeper.saved_at:%H:%M} in your data folder, as '{keeper.folder.name}'."
+            line.show_text(text, f"{keeper.folder}, since it can't be beside the image.")
         elif keeper.saved_at is not None:
             line.show_saved(keeper.saved_at, keeper.folder)
         else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from napari_nucseg._plugin.compute import make_basis, region_of
 from napari_nucseg._plugin.results import KEY
 from napari_nucseg._plugin.review_busy import work_apart
+from napari_nucseg.core.nuclei import is_live, is_reviewed
 from napari_nucseg.errors import NucSegError
 
 if TYPE_CHECKING:
@@ -79,14 +80,11 @@ class Update:
     review : Review
     new : ResultLayers
         Of the run; its layers go when all is taken in.
-    words : str
-        How the run went, as the user is told of it.
     """
 
     old: ResultLayers
     review: Review
     new: ResultLayers
-    words: str
 
     def start(self, request: Request, nuclei: DataFrame, done: Callable[[Update, work.Outcome], None]) -> Any:
         """Take them in, in a worker: a large image takes seconds.
@@ -114,3 +112,10 @@ class Update:
         region = region_of(request.area, labels.shape)
         rerun = partial(session.rerun, labels, nuclei, None if region is None else region.holds)
         return work_apart(self.review, TAKING, rerun, partial(done, self))
+
+    def told(self) -> str:
+        """Return how it went, in a sentence."""
+        records, kept = self.review.session.records, self.review.reviewed()
+        fresh = int((is_live(records) & ~is_reviewed(records)).sum())
+        noun, were = ("nucleus", "was") if kept == 1 else ("nuclei", "were")
+        return f"Updated: the {kept:,} {noun} you reviewed {were} kept, and {fresh:,} others were found anew."
