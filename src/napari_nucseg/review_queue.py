@@ -251,7 +251,7 @@ class ReviewQueue:
     def _touch(self, box: Box) -> NDArray[np.int64]:
         """Bring the contact of the nuclei in a box up to date; return their rows."""
         labels = self._session.labels
-        if box.shape[0] * box.shape[1] > labels.size // 4:  # one sweep is quicker than to look for who is there
+        if box.shape[0] * box.shape[1] > labels.size // 4:  # one sweep is quicker than many looks
             near = np.flatnonzero(self._session.live)
             self._contact[near] = contact_shares(labels, self._ids[near])
         else:

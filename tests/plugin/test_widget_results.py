@@ -190,7 +190,7 @@ def test_the_saved_table_follows_the_review(panel, world, tmp_path, synthetic, m
     labels.data_setitem(tuple(np.mgrid[3:7, 500:511].reshape(2, -1)), new)
     world.folder = tmp_path
     panel.widget.save_button.click()
-    at_save = labels.data.copy()
+    at_save, kind = labels.data.copy(), int(review.session.record(new)["kind"])
     review.session.reject([new])  # too late for this file
     panel.until(lambda: panel.status.startswith("Saved "))
     saved = pd.read_csv(tmp_path / "tissue_nuclei.csv")
@@ -202,13 +202,17 @@ def test_the_saved_table_follows_the_review(panel, world, tmp_path, synthetic, m
     for name in SHAPE_COLUMNS:
         np.testing.assert_allclose(saved[name], getattr(truth, name), rtol=1e-5)
     painted = saved.loc[new]
-    assert (painted["class"], painted["state"], painted["origin"]) == ("unclassified", "drawn", "brush")
+    assert (painted["class"], painted["state"], painted["origin"]) == (
+        review.session.classes[kind].name,
+        "drawn",
+        "brush",
+    )
     assert painted["area_um2"] == 44 * 0.25**2
     assert saved.loc[typed, "class"] == CLASSES[4]
     assert saved.loc[typed, "state"] == "edited"
     objects = json.loads((tmp_path / "tissue_nuclei.geojson").read_text())["features"]
     [mine] = [o["properties"] for o in objects if o["properties"]["measurements"]["NucSeg id"] == new]
-    assert "classification" not in mine
+    assert mine["classification"]["name"] == review.session.classes[kind].name
     assert "score" not in mine["measurements"]
 
 

@@ -106,7 +106,7 @@ def random_edit(session, rng):
         "add": lambda: session.add(*point),
         "move": lambda: session.move(int(chosen[0]), *point),
         "reject": lambda: session.reject(chosen),
-        "accept": lambda: session.accept(rng.choice(session.records["id"])),
+        "accept": lambda: session.accept(rng.choice(session.records["id"], int(rng.integers(1, 4)))),
         "retype": lambda: session.retype(chosen, int(rng.integers(3))),
         "merge": lambda: session.merge(chosen),
         "paint": lambda: session.paint(*random_stroke(session, rng)),
@@ -137,7 +137,10 @@ def random_stroke(session, rng):
         y, x = np.clip((y + rng.integers(-2, 3), x + rng.integers(-2, 3)), 0, (height - 1, width - 1))
         mask[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2] = True
     label = int(rng.choice([0, session.at(y, x), session.next_id, rng.integers(1, session.next_id + 3)]))
-    return np.flatnonzero(mask), label
+    pixels = np.flatnonzero(mask)
+    if rng.random() < 0.2:  # two labels in one stroke
+        label = np.where(np.arange(len(pixels)) % 7 < 3, label, rng.integers(0, session.next_id + 3))
+    return pixels, label
 
 
 def random_outlines(session, rng):

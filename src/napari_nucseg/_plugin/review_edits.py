@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -49,8 +49,8 @@ class Maps(Protocol):
     def request(self) -> Request | None:
         """Image and model; None as long as the model is not there."""
 
-    def start(self, box: Box, done: Done) -> int:
-        """Compute the maps of a box, then call `done`; return a number to cancel it by."""
+    def start(self, boxes: Sequence[Box], done: Done) -> int:
+        """Compute the maps of boxes, then call `done`; return a number to cancel it by."""
 
     def cancel(self, number: int) -> None:
         """Give a request up; its `done` is told so."""
@@ -197,7 +197,7 @@ class EditQueue:
             edit.tries += 1
             if self._maps is not None and edit.tries <= STEPS:
                 self._say(WAITING, False)
-                self._computing = self._maps.start(lack.box, self._on_maps)
+                self._computing = self._maps.start(lack.boxes, self._on_maps)
                 return False
             problem = str(lack)
         except NucSegError as error:

@@ -104,7 +104,7 @@ class PointGestures:
         if self._edits.refuses():
             self._dragging = _Dragging(ids, places, start, None)
             return
-        waits = self._edits.waiting > 0 or self._session.missing_maps_of(ids) is not None
+        waits = self._edits.waiting > 0 or bool(self._session.missing_maps_of(ids))
         try:
             drag = None if waits else self._session.drag(ids if len(ids) > 1 else ids[0])
         except NucSegError as error:

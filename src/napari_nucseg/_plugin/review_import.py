@@ -50,6 +50,7 @@ class Importer:
         self._worker: Any = None
         self._maps: int | None = None
         self._is_removed = False
+        self._classes: int | None = None
         self.ticker = Ticker()
 
     @property
@@ -108,13 +109,13 @@ class Importer:
         if review is None or self.ticker.stopped:
             self._end(Cancelled())
             return
-        gap = review.session.missing_maps(result.points)
-        if gap is not None and (review.maps is None or tries >= TRIES):
+        gaps = review.session.missing_maps(result.points)
+        if gaps and (review.maps is None or tries >= TRIES):
             self._end(NucSegError(NO_MAPS))
-        elif gap is not None and review.maps is not None:
+        elif gaps and review.maps is not None:
             self.ticker.start("Computing the maps", "")
             self._say(f"Computing the maps around {len(result.points):,} points…", False)
-            self._maps = review.maps.start(gap, partial(self._on_maps, result, tries))
+            self._maps = review.maps.start(gaps, partial(self._on_maps, result, tries))
         else:
             # Edits that have waited for maps may be under way, and strokes as well.
             once_free(lambda: review.held, partial(self._place, review, result))
@@ -131,6 +132,7 @@ class Importer:
             self._end(Cancelled())
             return
         session = review.session
+        self._classes = len(session.classes)
         for kind in result.classes:  # in the thread of the window, whose legend shows them
             session.class_index(kind.name, kind.colour)
         self.ticker.start("Taking in", "nuclei")
@@ -151,6 +153,9 @@ class Importer:
         review, self._review, self._worker = self._review, None, None
         if review is not None:
             review.listeners.remove(self)
+            if error is not None and self._classes is not None:
+                review.session.forget_classes(self._classes)
+        self._classes = None
         self._free()
         if self._is_removed:
             text, alarm = "The review was removed; nothing was imported.", True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 Done = Callable[[Exception | None], None]
 
 
-def fill(request: Request, load: Loader, cache: FieldCache, box: Box, ticker: Ticker) -> None:
-    """Compute the maps of a box at the model's resolution into the cache."""
+def fill(request: Request, load: Loader, cache: FieldCache, boxes: Sequence[Box], ticker: Ticker) -> None:
+    """Compute the maps of boxes at the model's resolution into the cache."""
     from napari_nucseg.inference import compute_fields
     from napari_nucseg.io.resample import Resampled
     from napari_nucseg.io.slide import as_source
@@ -31,11 +31,14 @@ def fill(request: Request, load: Loader, cache: FieldCache, box: Box, ticker: Ti
             f"{cache.shape}; run the model again."
         )
     runtime = WatchedRuntime(load(request.model, request.device), ticker)
-    compute_fields(image, runtime, card, cache, box)
+    for box in boxes:
+        gap = cache.missing(box)  # which the boxes before may have filled
+        if gap is not None:
+            compute_fields(image, runtime, card, cache, gap)
 
 
 class MapsLoader:
-    """Computes maps, one box at a time, and never in the thread of the window.
+    """Computes maps, one request at a time, and never in the thread of the window.
 
     Parameters
     ----------
@@ -57,7 +60,7 @@ class MapsLoader:
     def __init__(self, request: Request | None, cache: FieldCache, load: Loader, model: str = "") -> None:
         self.request, self._cache, self._load, self._model = request, cache, load, model
         self._count = 0
-        self._wanted: dict[int, tuple[Box, Done]] = {}
+        self._wanted: dict[int, tuple[Sequence[Box], Done]] = {}
         self._current: int | None = None
         self._worker: Any = None
         self._ticker = Ticker()
@@ -67,12 +70,12 @@ class MapsLoader:
         """Whether maps are being computed."""
         return bool(self._wanted)
 
-    def start(self, box: Box, done: Done) -> int:
-        """Compute the maps of a box, after those that were wanted before.
+    def start(self, boxes: Sequence[Box], done: Done) -> int:
+        """Compute the maps of boxes, after those that were wanted before.
 
         Parameters
         ----------
-        box : Box
+        boxes : sequence of Box
             At the model's resolution.
         done : callable (error or None)
             Called once, in the thread of the window: at the end, or with `Cancelled`.
@@ -83,7 +86,7 @@ class MapsLoader:
             The number of the request, for `cancel`.
         """
         self._count += 1
-        self._wanted[self._count] = box, done
+        self._wanted[self._count] = boxes, done
         number = self._count
         if self._current is None:
             self._next()
@@ -104,9 +107,9 @@ class MapsLoader:
         self._worker = None
         if self._current is not None:
             self._ticker = Ticker()
-            box, _ = self._wanted[self._current]
+            boxes, _ = self._wanted[self._current]
             self._worker = work.start(
-                partial(self._fill, self.request, box, self._ticker), partial(self._on_done, self._current)
+                partial(self._fill, self.request, boxes, self._ticker), partial(self._on_done, self._current)
             )
 
     def _on_done(self, number: int, outcome: work.Outcome) -> None:
@@ -116,10 +119,10 @@ class MapsLoader:
         self._next()
         wanted[1](outcome.error)
 
-    def _fill(self, request: Request | None, box: Box, ticker: Ticker) -> None:
+    def _fill(self, request: Request | None, boxes: Sequence[Box], ticker: Ticker) -> None:
         if request is None:
             raise NucSegError(
                 f"The model '{self._model}' of this review is not installed, so that the network's maps are missing "
                 "here; add it from a folder (under Model)."
             )
-        fill(request, self._load, self._cache, box, ticker)
+        fill(request, self._load, self._cache, boxes, ticker)

@@ -26,19 +26,52 @@ def apply_stroke(store: Store, ground: Ground, pixels: NDArray[np.int64], values
     pixels, before, values = pixels[changed], before[changed], values[changed].copy()
     if not pixels.size:
         return
-    old = np.unique(before[before > 0])
-    known = np.union1d(old, values[values > 0])
-    rows = store.rows_of(known)
-    rows = rows[rows >= 0]
-    records = store.records[rows[is_live(store.records[rows])]].copy()
-    width = store.labels.shape[1]
-    regions = [ground.region(int(y), int(x)) for y, x in centre_pixels(records)]
-    area = bounds(np.concatenate([pixels, *regions]), width)
+    old, known = np.unique(before[before > 0]), len(store.records)
     _name_newcomers(store, values)
+    painted = np.unique(values[values > 0])
+    touched = np.union1d(old, painted)
+    areas = _areas(store, ground, touched, pixels, values)
     store.write(pixels, values)
-    shaped = {int(i) for i in np.unique(np.concatenate([before[values == 0], values]))} - {0}
-    for id_ in np.union1d(old, np.unique(values[values > 0])):
-        _settle(store, int(id_), area, drawn=int(id_) in shaped)
+    shaped = np.union1d(before[values == 0], painted)
+    for id_, area in zip(touched, areas, strict=True):
+        _settle(store, int(id_), area, bool(np.isin(id_, shaped)), pixels[values == id_])
+    fresh = store.records[known:]
+    for id_ in np.union1d(painted, fresh["id"][is_live(fresh)]):
+        if is_live(store.records[store.rows_of(id_)])[0]:
+            ground.describe(int(id_))
+
+
+def redraw(store: Store, ground: Ground, row: int, pixels: NDArray[np.int64]) -> None:
+    """Give a nucleus that was taken away the shape back that a person drew, but for what other drawn ones hold now."""
+    record = store.records[row : row + 1].copy()
+    record["state"], record["locked"] = State.DRAWN, True
+    store.put(np.array([row]), record)
+    flat = store.labels.reshape(-1)
+    owners = store.rows_of(flat[pixels])
+    free = (owners < 0) | ~store.records["locked"][owners]
+    apply_stroke(store, ground, pixels[free], np.full(int(free.sum()), record["id"][0], np.uint32))
+
+
+def _areas(
+    store: Store,
+    ground: Ground,
+    ids: NDArray[np.uint32],
+    pixels: NDArray[np.int64],
+    values: NDArray[np.uint32],
+) -> list[Box]:
+    """Return for each nucleus the box of what it has and of what a stroke gives it."""
+    order = np.argsort(values, kind="stable")
+    begins, ends = (np.searchsorted(values[order], ids, side) for side in ("left", "right"))
+    flat, out = store.labels.reshape(-1), []
+    width = store.labels.shape[1]
+    records = store.records[store.rows_of(ids)]
+    centres = centre_pixels(records)
+    for (y, x), id_, begin, end in zip(centres, ids, begins, ends, strict=True):
+        own = [pixels[order[begin:end]]]
+        if y >= 0 and flat[y * width + x] == id_:
+            own.append(ground.region(int(y), int(x)))
+        out.append(bounds(np.concatenate(own), width))
+    return out
 
 
 def _name_newcomers(store: Store, values: NDArray[np.uint32]) -> None:
@@ -46,9 +79,10 @@ def _name_newcomers(store: Store, values: NDArray[np.uint32]) -> None:
     present = np.unique(values[values > 0])
     rows = store.rows_of(present)
     live = (rows >= 0) & is_live(store.records[rows]) if len(store.records) else rows >= 0
-    for label in present[~live]:
+    places = [values == label for label in present[~live]]  # before any of them is renamed
+    for label, place in zip(present[~live], places, strict=True):
         new = max(int(label), store.next_id) if int(label) < 2**31 else store.next_id
-        values[values == label] = new
+        values[place] = new
         _newcomer(store, new)
 
 
@@ -60,7 +94,7 @@ def _newcomer(store: Store, id_: int) -> None:
     store.append(record)
 
 
-def _settle(store: Store, id_: int, area: Box, drawn: bool) -> None:
+def _settle(store: Store, id_: int, area: Box, drawn: bool, painted: NDArray[np.int64]) -> None:
     """Make one region of what a stroke has left of a nucleus; parts cut off become nuclei, or go if they are specks."""
     mask = store.labels[area.slices] == id_
     row = store.rows_of(id_)
@@ -75,29 +109,45 @@ def _settle(store: Store, id_: int, area: Box, drawn: bool) -> None:
     keep = next((k for k, part in enumerate(parts) if inside and part[y, x]), 0)
     moved = not (inside and parts[keep][y, x])
     for part in parts[:keep] + parts[keep + 1 :]:
-        _cut_off(store, record, part, area, drawn)
+        _cut_off(store, record, _flat(part, area, store), drawn, painted)
     if moved:
         py, px = inner_point(parts[keep])
         record["y"], record["x"] = py + area.y0, px + area.x0
-    if moved or drawn:
+    size = parts[keep].sum()
+    if moved or (drawn and size != record["area"][0]):  # a stroke elsewhere does not touch it
         record["state"], record["locked"] = State.DRAWN, True
-    record["area"] = parts[keep].sum()
+    record["area"] = size
     store.put(row, record)
 
 
-def _cut_off(store: Store, parent: NDArray[Any], part: NDArray[np.bool_], area: Box, drawn: bool) -> None:
+def _flat(part: NDArray[np.bool_], area: Box, store: Store) -> NDArray[np.int64]:
     rows, cols = np.nonzero(part)
-    pixels = (rows + area.y0) * store.labels.shape[1] + cols + area.x0
+    return (rows + area.y0) * store.labels.shape[1] + cols + area.x0
+
+
+def _cut_off(
+    store: Store, parent: NDArray[Any], pixels: NDArray[np.int64], drawn: bool, painted: NDArray[np.int64]
+) -> None:
+    """Make a nucleus of a part; one that was painted all by itself has nothing of its parent but the label."""
     if not drawn or len(pixels) <= SPECK:
         store.write(pixels, 0)
         return
-    record = parent.copy()
-    record["id"] = store.next_id
-    y, x = inner_point(part)
-    record["y"], record["x"], record["area"] = y + area.y0, x + area.x0, len(pixels)
+    id_ = store.next_id
+    if np.isin(pixels, painted).all():
+        _newcomer(store, id_)
+        record = store.records[store.rows_of(id_)].copy()
+    else:
+        record = parent.copy()
+        record["id"] = id_
+        store.append(record)
+    rows, cols = np.divmod(pixels, store.labels.shape[1])
+    mask = np.zeros((np.ptp(rows) + 1, np.ptp(cols) + 1), np.bool_)
+    mask[rows - rows.min(), cols - cols.min()] = True
+    y, x = inner_point(mask)
+    record["y"], record["x"], record["area"] = y + rows.min(), x + cols.min(), len(pixels)
     record["state"], record["origin"], record["locked"] = State.DRAWN, Origin.BRUSH, True
-    store.append(record)
-    store.write(pixels, int(record["id"][0]))
+    store.put(store.rows_of(id_), record)
+    store.write(pixels, id_)
 
 
 def merge(store: Store, ground: Ground, rows: NDArray[np.int64]) -> int:
@@ -126,8 +176,10 @@ def merge(store: Store, ground: Ground, rows: NDArray[np.int64]) -> int:
     survivor["state"], survivor["origin"], survivor["locked"] = State.DRAWN, Origin.MERGE, True
     if not np.isnan(records["prob"]).any():
         survivor["prob"] = (records["prob"] * weights[:, None]).sum(0)
-        if not survivor["typed"][0]:
-            survivor["kind"] = survivor["prob"].argmax()
+        survivor["kind"] = survivor["prob"].argmax()
+    if records["typed"].any():  # the word of a person counts, and of the largest nucleus that has it
+        said = records[records["typed"]]
+        survivor["kind"], survivor["typed"] = said["kind"][said["area"].argmax()], True
     records["state"], records["area"], records["locked"] = State.ABSENT, 0, False
     records[largest] = survivor[0]
     store.put(rows, records)

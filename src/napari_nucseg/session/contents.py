@@ -12,7 +12,7 @@ from napari_nucseg.core.nuclei import NucleusClass, is_live
 from napari_nucseg.core.scale import Scale
 from napari_nucseg.core.tiling import Box
 from napari_nucseg.errors import NucSegError
-from napari_nucseg.session.ground import Ground
+from napari_nucseg.session.ground import Ground, cells_of
 from napari_nucseg.session.store import Store
 from napari_nucseg.session.tables import table_of
 
@@ -86,9 +86,7 @@ class Contents:
 
     def at(self, y: float, x: float) -> int:
         """Return the id of the nucleus at a level-0 position, 0 if there is none or outside the image."""
-        row, col = int(np.floor(y + 0.5)), int(np.floor(x + 0.5))
-        height, width = self.labels.shape
-        return int(self.labels[row, col]) if 0 <= row < height and 0 <= col < width else 0
+        return self._store.at(y, x)
 
     def ids_in(self, box: Box) -> NDArray[np.uint32]:
         """Return the ids of the live nuclei whose centre pixel lies in a box."""
@@ -107,19 +105,22 @@ class Contents:
 
     # ---- maps -------------------------------------------------------------------------------------------
 
-    def missing_maps(self, points: Any) -> Box | None:
-        """Return the box of maps, at the model's resolution, that edits at (n, 2) level-0 points still need."""
+    def missing_maps(self, points: Any) -> list[Box]:
+        """Return the boxes of maps, at the model's resolution, that edits at (n, 2) level-0 points still need."""
         points = np.asarray(points, float).reshape(-1, 2)
-        if not len(points):
-            return None
-        low, high = np.floor(points.min(0) + 0.5).astype(int), np.floor(points.max(0) + 0.5).astype(int) + 1
-        box = Box(int(low[0]), int(high[0]), int(low[1]), int(high[1])).cut(
-            Box(0, self.labels.shape[0], 0, self.labels.shape[1])
-        )
-        return None if box is None else self.ground.missing(box)
+        whole = Box(0, self.labels.shape[0], 0, self.labels.shape[1])
+        gaps = []
+        for chosen in cells_of(points):
+            low = np.floor(points[chosen].min(0) + 0.5).astype(int)
+            high = np.floor(points[chosen].max(0) + 0.5).astype(int) + 1
+            box = Box(int(low[0]), int(high[0]), int(low[1]), int(high[1])).cut(whole)
+            gap = None if box is None else self.ground.missing(box)
+            if gap is not None:
+                gaps.append(gap)
+        return gaps
 
-    def missing_maps_of(self, ids: Any) -> Box | None:
-        """Return the box of maps that taking away or moving nuclei still needs."""
+    def missing_maps_of(self, ids: Any) -> list[Box]:
+        """Return the boxes of maps that taking away or moving nuclei still needs."""
         records = self._store.records[self._known(ids)]
         return self.missing_maps(np.stack([records["y"], records["x"]], 1))
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from napari_nucseg.session.session import Session
-    from napari_nucseg.session.store import Step
+from napari_nucseg.core.nuclei import Change
+from napari_nucseg.errors import NucSegError
+from napari_nucseg.session.centres import Centres
+from napari_nucseg.session.store import Step, Store
 
 
 class Drag:
@@ -17,14 +18,27 @@ class Drag:
 
     Parameters
     ----------
-    session : Session
+    store : Store
+    centres : Centres
     rows : int64 (n,)
+    tell : callable (Change)
+        Told of every step on the way.
+    ended : callable (Step)
+        Told once of all of it; an empty step where nothing has moved.
     """
 
-    def __init__(self, session: Session, rows: NDArray[np.int64]) -> None:
-        self._session, self._rows = session, rows
-        self._start = session.records[rows].copy()
-        self._whole = session._store.logged("Move")
+    def __init__(
+        self,
+        store: Store,
+        centres: Centres,
+        rows: NDArray[np.int64],
+        tell: Callable[[Change], object],
+        ended: Callable[[Step], object],
+    ) -> None:
+        self._store, self._centres, self._rows, self._tell, self._ended = store, centres, rows, tell, ended
+        records = store.records[rows]
+        self._start = np.stack([records["y"], records["x"]], 1).astype(float)
+        self._whole = store.logged("Move")
         self._made = self._whole.__enter__()
         self._open = True
         self._last: Step | None = None
@@ -40,39 +54,34 @@ class Drag:
         Raises
         ------
         NucSegError, MapsMissing
-            Everything stays where it was before this call.
+            Everything stays where it was before this call; so too where another edit has ended the drag.
         """
-        self._session._check_alone()
-        store = self._session._store
-        with store.logged("Move") as made:
+        if not self._open:
+            raise NucSegError("The drag has ended; take the centre again.")
+        with self._store.logged("Move") as made:
             if self._last is not None:
-                store.revert(self._last)
-            with store.logged("Move") as moved:
-                for row, start in zip(self._rows, self._start, strict=True):
-                    self._session._move(int(row), float(start["y"] + dy), float(start["x"] + dx))
+                self._store.revert(self._last)
+            with self._store.logged("Move") as moved:
+                self._centres.move(self._rows, self._start + np.array([dy, dx]))
         self._last = moved[0]
         if not made[0].is_empty:
-            self._session._tell(store.change(made[0]))
+            self._tell(self._store.change(made[0]))
 
     def end(self) -> None:
         """Make what was moved one step of the history."""
-        if self._open:
-            self._close()
-            self._session._remember(self._made[0])
+        if not self._open:
+            return
+        self._open = False
+        self._whole.__exit__(None, None, None)
+        self._ended(self._made[0])
 
     def cancel(self) -> None:
         """Put the centres back."""
         if not self._open:
             return
-        store = self._session._store
-        with store.logged("Cancel move") as made:
+        with self._store.logged("Cancel move") as made:
             if self._last is not None:
-                store.revert(self._last)
-        self._close()
+                self._store.revert(self._last)
+        self.end()
         if not made[0].is_empty:
-            self._session._tell(store.change(made[0]))
-
-    def _close(self) -> None:
-        self._open = False
-        self._session._drag = None
-        self._whole.__exit__(None, None, None)
+            self._tell(self._store.change(made[0]))

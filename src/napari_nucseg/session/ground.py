@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nucseg.core.decode import DecodeConfig, Fields, quantise, vote
-from napari_nucseg.core.edit import ANY, Nuclei, anchor, areas, bounds, refit, region_at
+from napari_nucseg.core.edit import ANY, Nuclei, anchor, bounds, refit, region_at
 from napari_nucseg.core.field_cache import FieldCache
 from napari_nucseg.core.nuclei import centre_pixels
 from napari_nucseg.core.scale import Scale
@@ -31,31 +32,44 @@ agreement with validation images of nuclei added by a simulated reviewer (`pytho
 REACH = 1.5
 """Limit of a nucleus with a floor of its own, in radii of a typical one."""
 
+CELL = 512
+"""Nuclei whose centres lie in one square of this side, in level-0 pixels, are grown or taken away in one go."""
+
+
+def cells_of(points: NDArray[Any]) -> list[NDArray[np.int64]]:
+    """Return the indices of (n, 2) points that lie in the same square of side `CELL`, one array for each square."""
+    _, cell = np.unique(np.asarray(points) // CELL, axis=0, return_inverse=True)
+    return [np.flatnonzero(cell.ravel() == k) for k in range(int(cell.max(initial=-1)) + 1)]
+
 
 class MapsMissing(NucSegError):
     """The network has not yet seen the neighbourhood of an edit.
 
     Attributes
     ----------
-    box : Box
+    boxes : sequence of Box
         Whose maps must be put into the cache, at the model's resolution.
     """
 
-    def __init__(self, box: Box) -> None:
+    def __init__(self, boxes: Sequence[Box]) -> None:
         super().__init__(
             "The network has not seen this part of the image yet; compute its maps and try again."
         )
-        self.box = box
+        self.boxes = tuple(boxes)
 
 
 @dataclass
 class Window:
-    """A part of the image at the model's resolution: a copy of the labels there, and the maps."""
+    """A part of the image at the model's resolution: a copy of the labels there, and the maps.
+
+    `locked` are all that keep their shapes, also those that share a pixel of this resolution with another.
+    """
 
     box: Box
     labels: NDArray[np.uint32]
     fields: Fields
     nuclei: Nuclei
+    locked: NDArray[np.uint32]
 
 
 class Ground:
@@ -71,9 +85,12 @@ class Ground:
 
     def __init__(self, store: Store, scale: Scale, config: DecodeConfig, fields: FieldCache) -> None:
         self._store, self.scale, self.config, self.fields = store, scale, config, fields
-        self._reach = 2 * config.reach + 2
-        area = store.records["area"][store.records["area"] > 0]
-        zoom = float(np.prod(scale.zoom))
+        self.measure()
+
+    def measure(self) -> None:
+        """Take the median of all nuclei as the typical area."""
+        area = self._store.records["area"][self._store.records["area"] > 0]
+        zoom = float(np.prod(self.scale.zoom))
         self.typical_area = float(np.median(area)) * zoom if len(area) >= 20 else TYPICAL_AREA
         """Pixels of the model's resolution."""
 
@@ -84,11 +101,32 @@ class Ground:
 
     def around(self, box: Box) -> Box:
         """Return the box, at the model's resolution, whose maps an edit in a level-0 box needs."""
-        return self.scale.to_model(box).grown(self._reach, self.scale.model)
+        reach = max(self.config.reach, int(np.ceil(REACH * self.typical_radius)))
+        return self.scale.to_model(box).grown(2 * reach + 2, self.scale.model)
 
     def missing(self, box: Box) -> Box | None:
         """Return the box whose maps an edit in a level-0 box still needs."""
         return self.fields.missing(self.around(box))
+
+    def require(self, groups: Iterable[NDArray[np.int64]]) -> None:
+        """Raise `MapsMissing` for all maps at once that the regions of groups of (n, 2) level-0 pixels need."""
+        self.require_at(
+            np.concatenate([self._where(self.region(int(y), int(x))) for y, x in pixels]) for pixels in groups
+        )
+
+    def require_at(self, groups: Iterable[NDArray[np.int64]]) -> None:
+        """Raise `MapsMissing` for all maps at once that edits at groups of (n, 2) level-0 pixels need."""
+        gaps = []
+        for pixels in groups:
+            low, high = pixels.min(0), pixels.max(0) + 1
+            gap = self.missing(Box(int(low[0]), int(high[0]), int(low[1]), int(high[1])))
+            if gap is not None:
+                gaps.append(gap)
+        if gaps:
+            raise MapsMissing(gaps)
+
+    def _where(self, pixels: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.stack(np.divmod(pixels, self._store.labels.shape[1]), 1)
 
     def region(self, y: int, x: int) -> NDArray[np.int64]:
         """Return the flat pixels of the region of one label around a level-0 pixel."""
@@ -112,13 +150,51 @@ class Ground:
         """
         self._regrow(freed, np.sort(np.asarray(grown, np.int64)))
 
+    def regrow_all(self, grown: NDArray[np.integer]) -> None:
+        """Grow nuclei that lie near one another, then each of those once more that came out too small.
+
+        Raises
+        ------
+        MapsMissing
+        """
+        self.regrow(np.zeros((0, 2), np.int64), grown)
+        least = PLAUSIBLE * self.typical_area / float(np.prod(self.scale.zoom))
+        for id_ in grown:
+            record = self._store.records[self._store.rows_of(id_)]
+            if record["area"][0] < least:
+                self.regrow(centre_pixels(record), record["id"].copy())
+
+    def describe(self, id_: int) -> None:
+        """Write score and class of a nucleus that a person drew into its record, where the maps are known."""
+        row = self._store.rows_of(id_)
+        record = self._store.records[row].copy()
+        y, x = centre_pixels(record)[0]
+        area = self.scale.to_model(bounds(self.region(int(y), int(x)), self._store.labels.shape[1]))
+        fields = self.fields.gather(area)
+        owner = self._read(area) == id_
+        if fields is None or not owner.any():
+            return
+        y, x = self.scale.model_pixels(np.array([[record["y"][0], record["x"][0]]]))[0] - (area.y0, area.x0)
+        record["score"] = fields.centre[y, x] / np.float32(65535)
+        record["prob"] = vote(owner.astype(np.int32), fields, 1)[0]
+        if not record["typed"][0]:
+            record["kind"] = record["prob"][0].argmax()
+        self._store.put(row, record)
+
+    def _read(self, area: Box) -> NDArray[np.uint32]:
+        """Return a copy of the labels in a box at the model's resolution."""
+        if self.scale.is_identity:
+            return self._store.labels[area.slices].copy()
+        rows, cols = self.scale.sources(area)
+        return self._store.labels[np.ix_(rows, cols)]
+
     def _regrow(self, freed: NDArray[np.int64], grown: NDArray[np.int64]) -> None:
         width = self._store.labels.shape[1]
         names = self._store.labels[freed[:, 0], freed[:, 1]]
         regions = [self.region(int(y), int(x)) for y, x in freed]
         centres = centre_pixels(self._store.records[self._store.rows_of(grown)])
         pixels = np.concatenate([*regions, centres[:, 0] * width + centres[:, 1]])
-        window = self._open(bounds(pixels, width))
+        window = self._open(bounds(pixels, width), grown)
         seeds = self._seeds(window, freed, names, grown)
         before = window.labels.copy()
         if len(grown) == 1:
@@ -127,10 +203,9 @@ class Ground:
             changed = self._refit(window, seeds, grown)
         touched = np.union1d(names, grown).astype(np.uint32)
         if changed is not None:
-            touched = np.union1d(touched, self._write_back(window, before, changed, touched))
+            touched = self._write_back(window, before, changed, touched)
         self._sweep(regions, names, grown)
-        area, _, _ = self.scale.covered(window.box)
-        self.count(touched, area)
+        self._count(touched)
         self._describe(window, grown)
 
     def _refit(self, window: Window, seeds: NDArray[np.int64], grown: NDArray[np.integer]) -> Box | None:
@@ -139,25 +214,21 @@ class Ground:
             freed=seeds, added=grown, radius=REACH * self.typical_radius, exact=self.scale.is_identity,
         )  # fmt: skip
 
-    def _open(self, box: Box) -> Window:
-        """Read labels, maps and nuclei of the neighbourhood of a level-0 box."""
+    def _open(self, box: Box, grown: NDArray[np.int64]) -> Window:
+        """Read labels, maps and nuclei of the neighbourhood of a level-0 box in which some are to be grown."""
         area = self.around(box)
         fields = self.fields.gather(area)
         if fields is None:
-            raise MapsMissing(self.fields.missing(area) or area)
-        if self.scale.is_identity:
-            labels = self._store.labels[area.slices].copy()
-        else:
-            rows, cols = self.scale.sources(area)
-            labels = self._store.labels[np.ix_(rows, cols)]
+            raise MapsMissing([self.fields.missing(area) or area])
+        labels = self._read(area)
         low, high = self.scale.to_level0(np.array([[area.y0, area.x0], [area.y1, area.x1]]) - 0.5)
         found = self._store.records[self._store.live_in(tuple(low), tuple(high))]
         centres = self.scale.model_pixels(np.stack([found["y"], found["x"]], 1)) - (area.y0, area.x0)
-        _, first = np.unique(centres[:, 0] * area.shape[1] + centres[:, 1], return_index=True)
-        first.sort()
-        found, centres = found[first], centres[first]
+        locked = found["id"][found["locked"]].copy()
+        single = _without_twins(found["id"], centres[:, 0] * area.shape[1] + centres[:, 1], grown)
+        found, centres = found[single], centres[single]
         nuclei = Nuclei(found["id"].copy(), centres, found["floor"].copy(), found["locked"].copy())
-        return Window(area, labels, fields, nuclei)
+        return Window(area, labels, fields, nuclei, locked)
 
     def _seeds(
         self,
@@ -205,7 +276,7 @@ class Ground:
     def _write_back(
         self, window: Window, before: NDArray[np.uint32], changed: Box, edited: NDArray[np.uint32]
     ) -> NDArray[np.uint32]:
-        """Bring the changed pixels of a window to level 0, and those alone; return whose they were and are."""
+        """Bring the changed pixels of a window to level 0, and those alone; return all nuclei that this concerns."""
         new, old = window.labels[changed.slices], before[changed.slices]
         where = Box(
             window.box.y0 + changed.y0,
@@ -218,36 +289,42 @@ class Ground:
         values = new[take]
         different = values != old[take]
         if not self.scale.is_identity:
-            locked = window.nuclei.ids[window.nuclei.locked]
-            different &= ~np.isin(self._store.labels[area.slices], locked)
+            different &= ~np.isin(self._store.labels[area.slices], window.locked)
         y, x = np.nonzero(different)
         width = self._store.labels.shape[1]
         touched = np.union1d(values[different], self._store.labels[area.slices][different])
+        touched = np.union1d(touched, edited).astype(np.uint32)
         self._store.write((y + area.y0) * width + x + area.x0, values[different])
-        if not self.scale.is_identity:
-            self._anchor(window, np.union1d(touched, edited))
-        return touched
+        return touched if self.scale.is_identity else self._anchor(window, touched)
 
-    def _anchor(self, window: Window, touched: NDArray[np.uint32]) -> None:
-        """Connect what nearest pixels may have cut; see `core.edit.anchor`."""
+    def _anchor(self, window: Window, touched: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """Connect what nearest pixels may have cut; return whom that concerns. See `core.edit.anchor`.
+
+        A nucleus that gets its centre pixel back takes it from another, which may be cut by that in its turn.
+        """
         area, _, _ = self.scale.covered(window.box)
-        inside = window.nuclei.ids[~window.nuclei.locked & np.isin(window.nuclei.ids, touched)]
-        records = self._store.records[self._store.rows_of(inside)]
-        centres = centre_pixels(records) - (area.y0, area.x0)
-        held = ((centres >= 0) & (centres < area.shape)).all(1)
-        labels = self._store.labels[area.slices].copy()
-        anchor(labels, inside[held], centres[held])
-        y, x = np.nonzero(labels != self._store.labels[area.slices])
-        width = self._store.labels.shape[1]
-        self._store.write((y + area.y0) * width + x + area.x0, labels[y, x])
+        mine = self._store.labels[area.slices]
+        while True:
+            inside = window.nuclei.ids[~window.nuclei.locked & np.isin(window.nuclei.ids, touched)]
+            centres = centre_pixels(self._store.records[self._store.rows_of(inside)]) - (area.y0, area.x0)
+            held = ((centres >= 0) & (centres < area.shape)).all(1)
+            labels = mine.copy()
+            anchor(labels, inside[held], centres[held])
+            y, x = np.nonzero(labels != mine)
+            all_touched = np.union1d(touched, mine[y, x]).astype(np.uint32)
+            self._store.write((y + area.y0) * self._store.labels.shape[1] + x + area.x0, labels[y, x])
+            if len(all_touched) == len(touched):
+                return all_touched
+            touched = all_touched
 
-    def count(self, ids: NDArray[np.integer], area: Box) -> None:
-        """Count the pixels of nuclei that lie in a level-0 box."""
-        named = np.unique(ids[ids > 0]).astype(np.uint32)
-        rows = self._store.rows_of(named)
-        named, rows = named[rows >= 0], rows[rows >= 0]
+    def _count(self, ids: NDArray[np.uint32]) -> None:
+        """Count the pixels of nuclei."""
+        rows = self._store.rows_of(ids[ids > 0])
+        rows = rows[rows >= 0]
         records = self._store.records[rows].copy()
-        records["area"] = areas(np.ascontiguousarray(self._store.labels[area.slices]), named)
+        for record, (y, x) in zip(records, centre_pixels(records), strict=True):
+            there = self._store.labels[y, x] == record["id"]
+            record["area"] = len(self.region(int(y), int(x))) if there else 0
         self._store.put(rows, records)
 
     def _sweep(
@@ -280,3 +357,27 @@ class Ground:
         where = bounds(region_at(window.labels, y, x), window.labels.shape[1]).slices
         owner = (window.labels[where] == window.labels[y, x]).astype(np.int32)
         return vote(owner, window.fields.crop(*where), 1)[0]
+
+
+def _without_twins(
+    ids: NDArray[np.integer], pixels: NDArray[np.int64], grown: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the indices of nuclei with only one in a pixel: there is no room for two floods, or for what is drawn.
+
+    Raises
+    ------
+    NucSegError
+        One of two is to be grown.
+    """
+    _, first, which = np.unique(pixels, return_index=True, return_inverse=True)
+    first.sort()
+    if len(first) < len(ids):
+        twins = np.flatnonzero(np.bincount(which.ravel())[which.ravel()] > 1)
+        hindered = twins[np.isin(ids[twins], grown)]
+        if hindered.size:
+            other = next(k for k in twins if pixels[k] == pixels[hindered[0]] and k != hindered[0])
+            raise NucSegError(
+                f"Nuclei {ids[hindered[0]]} and {ids[other]} have their centres in the same pixel at the model's "
+                "resolution, where only one can grow; merge them (M), or delete one."
+            )
+    return np.asarray(first, np.int64)

@@ -1,4 +1,4 @@
-"""What comes into a session from outside: shapes and centres of another program, and the nuclei of a new run."""
+"""What comes into a session from another program: shapes and centres."""
 
 from __future__ import annotations
 
@@ -9,52 +9,53 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nucseg.core.edit import anchor, areas, region_at
+from napari_nucseg.core.edit import region_at
 from napari_nucseg.core.nuclei import (
     UNCLASSIFIED,
-    NucleusClass,
     Origin,
     Outline,
     State,
     centre_pixels,
     is_live,
-    is_reviewed,
 )
 from napari_nucseg.errors import NucSegError
-from napari_nucseg.session.ground import PLAUSIBLE, Ground, MapsMissing
+from napari_nucseg.session.centres import Centres
+from napari_nucseg.session.ground import cells_of
 from napari_nucseg.session.shapes import inner_point, parts_of
 from napari_nucseg.session.store import Store
-from napari_nucseg.session.tables import records_from_table
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from napari_nucseg.session.session import Session
-
-CELL = 512
-"""Centres in one square of this side, in level-0 pixels, are grown in one go."""
+    pass
 
 
 @dataclass
 class Placed:
-    """How many nuclei an import has added, changed, found the same, and had no room for."""
+    """How many nuclei an import has added, changed, found the same, and had no room for.
+
+    Among them are `strangers`: they came under the number of a nucleus that lies elsewhere, and got another one.
+    """
 
     added: int = 0
     changed: int = 0
     same: int = 0
     refused: int = 0
+    strangers: int = 0
 
     def __str__(self) -> str:
         parts = [f"{self.added:,} added", f"{self.changed:,} changed", f"{self.same:,} as they were"]
         if self.refused:
-            parts.append(f"{self.refused:,} left out, since reviewed nuclei are in their place")
+            parts.append(
+                f"{self.refused:,} left out, since reviewed nuclei are in their place or they were rejected"
+            )
+        if self.strangers:
+            parts.append(f"{self.strangers:,} renumbered, since nuclei elsewhere have their numbers")
         return ", ".join(parts)
 
 
 def place(
-    session: Session,
     store: Store,
-    ground: Ground,
+    centres: Centres,
+    class_index: Callable[[str], int],
     outlines: Sequence[Outline],
     points: Any,
     kinds: Sequence[str | None],
@@ -64,21 +65,19 @@ def place(
     points = np.asarray(points, float).reshape(-1, 2)
     if kinds and len(kinds) != len(points):
         raise NucSegError(f"{len(points)} points came with {len(kinds)} classes; give one for each point.")
-    gap = session.missing_maps(points)
-    if gap is not None:
-        raise MapsMissing(gap)
     total, done = len(outlines) + len(points), 0
-    placer = _Placer(session, store)
+    cells = cells_of(points)
+    pixels = np.clip(np.floor(points + 0.5).astype(np.int64), 0, np.array(store.labels.shape) - 1)
+    centres.ground.require_at(pixels[chosen] for chosen in cells)
+    placer = _Placer(store, centres, class_index)
     for outline in sorted(outlines, key=lambda o: (o.id is None, o.id or 0)):
         placer.shape(outline)
         done += 1
         if progress is not None and done % 256 == 0:
             progress(done, total)
-    cells = (points // CELL).astype(int)
-    for cell in np.unique(cells, axis=0):
-        chosen = np.flatnonzero((cells == cell).all(1))
+    for chosen in cells:
         names = [kinds[int(k)] for k in chosen] if kinds else [None] * len(chosen)
-        placer.centres(ground, points[chosen], names)
+        placer.centres(points[chosen], names)
         done += len(chosen)
         if progress is not None:
             progress(done, total)
@@ -88,17 +87,20 @@ def place(
 class _Placer:
     """Puts one thing after the other into a session."""
 
-    def __init__(self, session: Session, store: Store) -> None:
-        self._session, self._store = session, store
+    def __init__(self, store: Store, centres: Centres, class_index: Callable[[str], int]) -> None:
+        self._store, self._centres, self._class_index = store, centres, class_index
         self.placed = Placed()
 
     def shape(self, outline: Outline) -> None:
         """Take in one shape."""
         store = self._store
-        kind = UNCLASSIFIED if outline.kind is None else self._session.class_index(outline.kind)
-        row = -1 if outline.id is None else int(store.rows_of(outline.id)[0])
-        known = row >= 0 and bool(is_live(store.records[row : row + 1])[0])
+        kind = UNCLASSIFIED if outline.kind is None else self._class_index(outline.kind)
         here = store.labels[outline.box.slices]
+        row = self._row_of(outline, here)
+        if row >= 0 and store.records["state"][row] == State.REJECTED:
+            self.placed.refused += 1
+            return
+        known = row >= 0 and bool(is_live(store.records[row : row + 1])[0])
         size = int(outline.mask.sum())
         if known and store.records["area"][row] == size and (here[outline.mask] == outline.id).all():
             self._same_shape(row, kind)
@@ -113,18 +115,29 @@ class _Placer:
             store.write(region_at(store.labels, int(y), int(x)), 0)
         self._write(outline, mask, kind, row)
 
+    def _row_of(self, outline: Outline, here: NDArray[np.uint32]) -> int:
+        """Return the row of the nucleus whose number a shape has, -1 if there is none in its place.
+
+        Numbers begin at 1 in every run, so that one from another run is told by its place alone.
+        """
+        row = -1 if outline.id is None else int(self._store.rows_of(outline.id)[0])
+        if row < 0:
+            return row
+        record = self._store.records[row : row + 1]
+        if is_live(record)[0]:
+            same = bool((here[outline.mask] == outline.id).any())
+        else:  # taken away before: only its centre is known
+            y, x = centre_pixels(record)[0] - (outline.box.y0, outline.box.x0)
+            same = 0 <= y < here.shape[0] and 0 <= x < here.shape[1] and bool(outline.mask[y, x])
+        self.placed.strangers += not same
+        return row if same else -1
+
     def _same_shape(self, row: int, kind: int) -> None:
         if kind in (UNCLASSIFIED, int(self._store.records["kind"][row])):
             self.placed.same += 1
             return
-        self._set_kind(np.array([row]), kind)
+        self._centres.retype(np.array([row]), kind)
         self.placed.changed += 1
-
-    def _set_kind(self, rows: NDArray[np.int64], kind: int) -> None:
-        records = self._store.records[rows].copy()
-        records["kind"], records["typed"] = kind, True
-        records["state"] = np.where(records["state"] == State.DRAWN, State.DRAWN, State.EDITED)
-        self._store.put(rows, records)
 
     def _make_room(self, here: NDArray[np.uint32], outline: Outline, known: bool) -> NDArray[np.bool_]:
         """Take predicted nuclei away that the shape covers; return where it may be."""
@@ -167,9 +180,7 @@ class _Placer:
 
     def _write(self, outline: Outline, mask: NDArray[np.bool_], kind: int, row: int) -> None:
         store = self._store
-        record = np.zeros(1, store.records.dtype)
-        record["id"], record["score"], record["prob"] = store.next_id, np.nan, np.nan
-        record["kind"] = UNCLASSIFIED
+        record = self._centres.blank(1)
         if row >= 0:
             record = store.records[row : row + 1].copy()
         elif outline.id is not None and store.next_id <= outline.id < 2**31:
@@ -192,22 +203,21 @@ class _Placer:
         pixels = (rows + outline.box.y0) * store.labels.shape[1] + cols + outline.box.x0
         store.write(pixels, int(record["id"][0]))
 
-    def centres(self, ground: Ground, points: NDArray[np.float64], kinds: Sequence[str | None]) -> None:
+    def centres(self, points: NDArray[np.float64], kinds: Sequence[str | None]) -> None:
         """Take in centres that lie near one another; one in a nucleus only gives that its class."""
-        session, store = self._session, self._store
-        made = []
+        store, made = self._store, []
         for (y, x), name in zip(points, kinds, strict=True):
-            kind = UNCLASSIFIED if name is None else session.class_index(name)
-            there = session.at(y, x)
+            kind = UNCLASSIFIED if name is None else self._class_index(name)
+            there = store.at(y, x)
             if there:
                 self._same_shape(int(store.rows_of(there)[0]), kind)
                 continue
             try:
-                session._check_position(y, x)
+                self._centres.check_position(y, x)
             except NucSegError:
                 self.placed.refused += 1
                 continue
-            record = session._blank(1)
+            record = self._centres.blank(1)
             record["y"], record["x"], record["state"], record["origin"] = y, x, State.EDITED, Origin.IMPORT
             if kind != UNCLASSIFIED:
                 record["kind"], record["typed"] = kind, True
@@ -215,75 +225,5 @@ class _Placer:
             made.append(int(record["id"][0]))
         if not made:
             return
-        ground.regrow(np.zeros((0, 2), np.int64), np.array(made))
-        least = PLAUSIBLE * ground.typical_area / float(np.prod(ground.scale.zoom))
-        for id_ in made:
-            record = store.records[store.rows_of(id_)]
-            if record["area"][0] < least:
-                ground.regrow(centre_pixels(record), record["id"].copy())
+        self._centres.ground.regrow_all(np.array(made))
         self.placed.added += len(made)
-
-
-def replace_predicted(
-    store: Store,
-    ground: Ground,
-    classes: Sequence[NucleusClass],
-    labels: NDArray[np.uint32],
-    nuclei: pd.DataFrame,
-    holds: Callable[[NDArray[np.float64]], NDArray[np.bool_]] | None,
-) -> None:
-    """Put the nuclei of a new run in the place of those nobody has dealt with, see `Session.rerun`."""
-    if labels.shape != store.labels.shape:
-        raise NucSegError(
-            f"The new run is of an image of {labels.shape} pixels, not of {store.labels.shape}."
-        )
-    records = store.records
-    centres = np.stack([records["y"], records["x"]], 1)
-    there = np.ones(len(records), np.bool_) if holds is None else holds(centres)
-    old = np.flatnonzero((records["state"] == State.PREDICTED) & there)
-    gone = records[old].copy()
-    flat = store.labels.reshape(-1)
-    store.write(np.flatnonzero(_among(flat, gone["id"])), 0)
-    gone["state"], gone["area"] = State.ABSENT, 0
-    store.put(old, gone)
-    fresh = records_from_table(nuclei, classes)
-    fresh = _not_known(store, ground, labels, fresh)
-    names = fresh["id"].copy()
-    fresh["id"] = np.arange(store.next_id, store.next_id + len(fresh))
-    lookup = np.zeros(int(labels.max(initial=0)) + 1, np.uint32)
-    lookup[names] = fresh["id"]
-    drawn = store.labels.copy()
-    np.copyto(drawn, lookup[labels], where=store.labels == 0)
-    anchor(drawn, fresh["id"].copy(), centre_pixels(fresh))
-    fresh["area"] = areas(drawn, fresh["id"].copy())
-    pixels = np.flatnonzero(drawn.reshape(-1) != flat)
-    store.append(fresh)
-    store.write(pixels, drawn.reshape(-1)[pixels])
-
-
-def _among(flat: NDArray[np.uint32], ids: NDArray[np.uint32]) -> NDArray[np.bool_]:
-    lookup = np.zeros(int(max(flat.max(initial=0), ids.max(initial=0))) + 1, np.bool_)
-    lookup[ids] = True
-    return lookup[flat]
-
-
-def _not_known(store: Store, ground: Ground, labels: NDArray[np.uint32], fresh: NDArray[Any]) -> NDArray[Any]:
-    """Return those nuclei of a new run that are neither kept already nor rejected before."""
-    records = store.records
-    pixels = centre_pixels(fresh)
-    free = store.labels[pixels[:, 0], pixels[:, 1]] == 0
-    twins = np.unique(pixels[:, 0] * labels.shape[1] + pixels[:, 1], return_index=True)[1]
-    free &= np.isin(np.arange(len(fresh)), twins)
-    # what a kept or a rejected nucleus' centre lies in is that nucleus, found again
-    marks = centre_pixels(records[is_reviewed(records)])
-    again = labels[marks[:, 0], marks[:, 1]]
-    free &= ~np.isin(fresh["id"], again)
-    rejected = records[records["state"] == State.REJECTED]
-    near = ground.typical_radius / float(ground.scale.zoom.mean()) / 2
-    for y, x in zip(rejected["y"], rejected["x"], strict=True):
-        free &= np.hypot(fresh["y"] - y, fresh["x"] - x) >= near
-    kept = np.bincount(
-        labels.reshape(-1)[store.labels.reshape(-1) > 0], minlength=int(labels.max(initial=0)) + 1
-    )
-    size = areas(labels, fresh["id"].copy())
-    return fresh[free & (kept[fresh["id"]] <= size / 2)]

@@ -18,7 +18,6 @@ from napari_nucseg.core.decode import DecodeConfig
 from napari_nucseg.core.edit import anchor, areas
 from napari_nucseg.core.field_cache import FieldCache
 from napari_nucseg.core.nuclei import (
-    UNCLASSIFIED,
     Change,
     NucleusClass,
     Origin,
@@ -26,15 +25,16 @@ from napari_nucseg.core.nuclei import (
     State,
     centre_pixels,
     is_live,
-    record_dtype,
 )
 from napari_nucseg.core.scale import Scale
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.session.brush import apply_stroke, merge
+from napari_nucseg.session.centres import Centres
 from napari_nucseg.session.contents import Contents
 from napari_nucseg.session.drag import Drag
-from napari_nucseg.session.ground import Ground
-from napari_nucseg.session.intake import Placed, place, replace_predicted
+from napari_nucseg.session.ground import Ground, cells_of
+from napari_nucseg.session.intake import Placed, place
+from napari_nucseg.session.rerun import replace_predicted
 from napari_nucseg.session.store import History, Step, Store
 from napari_nucseg.session.tables import records_from_table
 
@@ -45,9 +45,6 @@ Result = TypeVar("Result")
 
 NOBODY = 0
 """In place of a thread's number, which is never 0: the session is claimed, and the work has not begun."""
-
-CELL = 512
-"""Nuclei whose centres lie in one square of this side, in level-0 pixels, are taken away in one go."""
 
 NEW_COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (204, 121, 167))
 """Of classes that come without one (Okabe & Ito's palette, safe for the colour-blind)."""
@@ -100,6 +97,7 @@ class Session(Contents):
             )
         self._store = Store(labels, records)
         self.ground = Ground(self._store, scale, config, fields)
+        self._centres = Centres(self._store, self.ground)
         self._history = History()
         self._classes = tuple(classes)
         self._drag: Drag | None = None
@@ -143,6 +141,12 @@ class Session(Contents):
         self.classes_changed.emit()
         return len(self._classes) - 1
 
+    def forget_classes(self, known: int) -> None:
+        """Forget the classes beyond the first `known`, which came with an import that was given up."""
+        if len(self._classes) > known:
+            self._classes = self._classes[:known]
+            self.classes_changed.emit()
+
     # ---- edits ------------------------------------------------------------------------------------------
 
     def add(self, y: float, x: float, kind: int | None = None) -> int:
@@ -159,9 +163,12 @@ class Session(Contents):
             The position is outside the image, a centre already, or in a locked nucleus.
         MapsMissing
         """
-        self._check_position(y, x)
+        self._centres.check_position(y, x)
+        if kind is not None:
+            self._check_kind(kind)
         with self._edit("Add"):
-            record = self._blank(1)
+            self._centres.mark_split(self.at(y, x))
+            record = self._centres.blank(1)
             record["y"], record["x"], record["state"], record["origin"] = y, x, State.EDITED, Origin.CLICK
             if kind is not None:
                 record["kind"], record["typed"] = kind, True
@@ -179,7 +186,7 @@ class Session(Contents):
         MapsMissing
         """
         with self._edit("Move"):
-            self._move(int(self._live_rows([id_])[0]), y, x)
+            self._centres.move(self._live_rows([id_]), np.array([[y, x]], float))
 
     def drag(self, ids: Any) -> Drag:
         """Begin to move centres together; see `Drag`."""
@@ -187,7 +194,7 @@ class Session(Contents):
         rows = self._live_rows(ids)
         if self._drag is not None:
             self._drag.end()
-        self._drag = Drag(self, rows)
+        self._drag = Drag(self._store, self._centres, rows, self._tell, self._on_dragged)
         return self._drag
 
     def reject(self, ids: Any) -> None:
@@ -198,7 +205,7 @@ class Session(Contents):
         MapsMissing
         """
         with self._edit("Delete"):
-            self._take_away(self._live_rows(ids), State.REJECTED)
+            self._centres.take_away(self._live_rows(ids), State.REJECTED)
 
     def accept(self, ids: Any) -> None:
         """Say that these nuclei are right; a rejected one comes back.
@@ -211,20 +218,17 @@ class Session(Contents):
         """
         with self._edit("Accept"):
             rows = self._known(ids)
-            records = self._store.records[rows].copy()
-            for record in records[records["state"] == State.REJECTED]:
-                self._check_position(record["y"], record["x"])
-                self._restore(record)
-            fresh = records["state"] == State.PREDICTED
-            records["state"][fresh] = State.ACCEPTED
-            self._store.put(rows[fresh], records[fresh])
+            self._restore(rows[self._store.records["state"][rows] == State.REJECTED])
+            fresh = rows[self._store.records["state"][rows] == State.PREDICTED]
+            records = self._store.records[fresh].copy()
+            records["state"] = State.ACCEPTED
+            self._store.put(fresh, records)
 
     def retype(self, ids: Any, kind: int) -> None:
         """Set the class of nuclei."""
-        if not 0 <= kind < len(self._classes):
-            raise NucSegError(f"There is no class number {kind + 1}; there are {len(self._classes)}.")
+        self._check_kind(kind)
         with self._edit(f"Set class {self._classes[kind].name}"):
-            self._retype(self._live_rows(ids), kind)
+            self._centres.retype(self._live_rows(ids), kind)
 
     def retype_class(self, old: int, new: int) -> int:
         """Give all live nuclei of one class another one; return how many there were."""
@@ -274,7 +278,10 @@ class Session(Contents):
         """
         with self._edit("Unlock"):
             rows = self._live_rows(ids)
-            for row in rows[self._store.records["locked"][rows]]:
+            rows = rows[self._store.records["locked"][rows]]
+            pixels = centre_pixels(self._store.records[rows])
+            self.ground.require(pixels[chosen] for chosen in cells_of(pixels))
+            for row in rows:
                 record = self._store.records[row : row + 1].copy()
                 record["locked"], record["state"] = False, State.EDITED
                 self._store.put(np.array([row]), record)
@@ -305,8 +312,13 @@ class Session(Contents):
         MapsMissing
             For the points; nothing is changed then.
         """
-        with self._edit("Import"):
-            return place(self, self._store, self.ground, outlines, points, kinds, progress)
+        known = len(self._classes)
+        try:
+            with self._edit("Import"):
+                return place(self._store, self._centres, self.class_index, outlines, points, kinds, progress)
+        except BaseException:
+            self.forget_classes(known)
+            raise
 
     def rerun(
         self,
@@ -422,11 +434,26 @@ class Session(Contents):
         if self._remember(made[0]):
             self._tell(self._store.change(made[0]))
 
+    def _on_dragged(self, step: Step) -> None:
+        self._drag = None
+        self._remember(step)
+
     def _remember(self, step: Step) -> bool:
         """Add a step to the history, unless it changed nothing; return whether it did."""
         if not step.is_empty:
             self._history.add(step)
         return not step.is_empty
+
+    def _restore(self, rows: NDArray[np.int64]) -> None:
+        """Bring rejected nuclei back: drawn ones in their shapes, as far as the history knows them, others grown."""
+        records = self._store.records[rows]
+        shapes = [
+            self._history.erased(int(row), int(id_)) for row, id_ in zip(rows, records["id"], strict=True)
+        ]
+        pixels = centre_pixels(records)[[shape is None for shape in shapes]]
+        self.ground.require_at(pixels[chosen] for chosen in cells_of(pixels))
+        for row, shape in zip(rows, shapes, strict=True):
+            self._centres.restore(int(row), shape)
 
     def _check_alone(self) -> None:
         if self._apart not in (None, threading.get_ident()):
@@ -439,72 +466,6 @@ class Session(Contents):
             self._untold.append(change)
         return change
 
-    def _blank(self, n: int) -> NDArray[Any]:
-        """Return records of n nuclei to come."""
-        records = np.zeros(n, record_dtype(self.n_model_classes))
-        records["id"] = np.arange(self.next_id, self.next_id + n)
-        records["kind"], records["score"], records["prob"] = UNCLASSIFIED, np.nan, np.nan
-        return records
-
-    def _check_position(self, y: float, x: float, own: int = 0) -> None:
-        """Raise where there can be no centre; `own` is the id of the nucleus that would move there."""
-        height, width = self.labels.shape
-        if not (np.isfinite([y, x]).all() and -0.5 <= y < height - 0.5 and -0.5 <= x < width - 0.5):
-            raise NucSegError(f"Position ({y:.1f}, {x:.1f}) lies outside the image; click inside it.")
-        row = self.rows_of(self.at(y, x))[0] if self.at(y, x) else -1
-        if row >= 0 and self.records["id"][row] != own and self.records["locked"][row]:
-            raise NucSegError(
-                f"Nucleus {self.records['id'][row]} was drawn by hand and keeps its shape; unlock it (U) first."
-            )
-        pixel = self.scale.model_pixels(np.array([[y, x]]))
-        near = self.records[self._store.live_in((y - 4, x - 4), (y + 4, x + 4))]
-        near = near[near["id"] != own]
-        centres = np.stack([near["y"], near["x"]], 1)
-        twin = (self.scale.model_pixels(centres) == pixel).all(1)
-        twin |= (centre_pixels(near) == np.floor(np.array([y, x]) + 0.5)).all(1)
-        if twin.any():
-            raise NucSegError(
-                f"Nucleus {near['id'][twin][0]} has its centre here already; choose another place."
-            )
-
-    def _move(self, row: int, y: float, x: float) -> None:
-        record = self._store.records[row : row + 1].copy()
-        self._check_position(y, x, own=int(record["id"][0]))
-        old = centre_pixels(record)
-        if record["locked"][0]:
-            if self.at(y, x) != record["id"][0]:
-                raise NucSegError(
-                    f"Nucleus {record['id'][0]} was drawn by hand and keeps its shape; unlock it (U) to move it."
-                )
-            record["y"], record["x"] = y, x
-            self._store.put(np.array([row]), record)
-            return
-        record["y"], record["x"], record["state"] = y, x, State.EDITED
-        self._store.put(np.array([row]), record)
-        self.ground.regrow(old, record["id"])
-
-    def _take_away(self, rows: NDArray[np.int64], state: State) -> None:
-        """Take nuclei away, neighbours together."""
-        rows = np.unique(rows)
-        records = self._store.records[rows].copy()
-        pixels = centre_pixels(records)
-        records["state"], records["area"] = state, 0
-        self._store.put(rows, records)
-        cells = pixels // CELL
-        for cell in np.unique(cells, axis=0):
-            self.ground.regrow(pixels[(cells == cell).all(1)], np.zeros(0, np.int64))
-
-    def _restore(self, record: Any) -> None:
-        row = self.rows_of(record["id"])
-        back = self._store.records[row].copy()
-        back["state"] = State.ACCEPTED
-        back["locked"] = False
-        self._store.put(row, back)
-        self.ground.regrow(np.zeros((0, 2), np.int64), back["id"])
-
-    def _retype(self, rows: NDArray[np.int64], kind: int) -> None:
-        records = self._store.records[rows].copy()
-        records["kind"], records["typed"] = kind, True
-        untouched = records["state"] != State.DRAWN
-        records["state"][untouched] = State.EDITED
-        self._store.put(rows, records)
+    def _check_kind(self, kind: int) -> None:
+        if not 0 <= kind < len(self._classes):
+            raise NucSegError(f"There is no class number {kind + 1}; there are {len(self._classes)}.")

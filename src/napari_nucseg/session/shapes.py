@@ -40,13 +40,15 @@ def joined(mask: Mask, free: Mask, longest: float) -> Mask | None:
         A 4-connected mask; None where parts lie too far apart, or something is in the way.
     """
     parts = parts_of(mask)
-    whole = parts[0].copy()
-    for part in parts[1:]:
+    whole, apart = parts[0].copy(), mask & ~parts[0]
+    while apart.any():  # the nearest part next, so that a chain joins in any order of sizes
         distance, nearest = ndimage.distance_transform_edt(~whole, return_indices=True)
-        start = np.unravel_index(np.where(part, distance, np.inf).argmin(), mask.shape)
+        start = np.unravel_index(np.where(apart, distance, np.inf).argmin(), mask.shape)
         if distance[start] > longest:
             return None
+        part = next(part for part in parts if part[start])
         whole |= part | _bridge(start, nearest[:, start[0], start[1]], mask.shape) & free
+        apart &= ~whole
     if len(parts_of(whole)) > 1:
         return None
     return whole | ndimage.binary_fill_holes(whole) & free

@@ -120,6 +120,12 @@ class Store:
         rows[rows == self._n] = self._n - 1
         return np.where(known[rows] == wanted, rows, -1).astype(np.int64)
 
+    def at(self, y: float, x: float) -> int:
+        """Return the label at a position, 0 outside the image."""
+        row, col = int(np.floor(y + 0.5)), int(np.floor(x + 0.5))
+        height, width = self.labels.shape
+        return int(self.labels[row, col]) if 0 <= row < height and 0 <= col < width else 0
+
     def live_in(self, low: tuple[float, float], high: tuple[float, float]) -> NDArray[np.int64]:
         """Return the rows of live nuclei with low <= centre < high."""
         y = self._y[: self._n]
@@ -243,3 +249,14 @@ class History:
         total = sum(s.n_bytes for s in self.done) if len(self.done) % 64 == 0 or step.n_bytes > 2**20 else 0
         while total > self._max_bytes and len(self.done) > 1:
             total -= self.done.pop(0).n_bytes
+
+    def erased(self, row: int, id_: int) -> Pixels | None:
+        """Return the pixels that a locked nucleus had when it was last taken away; None where it was not locked."""
+        for step in reversed(self.done):
+            at = np.searchsorted(step.rows, row)
+            if at == len(step.rows) or step.rows[at] != row:
+                continue
+            if is_live(step.records_before[at : at + 1])[0]:
+                locked = bool(step.records_before["locked"][at])
+                return step.pixels[step.before == id_] if locked else None
+        return None
