@@ -165,7 +165,7 @@ class Ground:
                 self.regrow(centre_pixels(record), record["id"].copy())
 
     def describe(self, id_: int) -> None:
-        """Write score and class of a nucleus that a person drew into its record, where the maps are known."""
+        """Write the class of a nucleus that a person drew into its record, where the maps are known."""
         row = self._store.rows_of(id_)
         record = self._store.records[row].copy()
         y, x = centre_pixels(record)[0]
@@ -174,8 +174,6 @@ class Ground:
         owner = self._read(area) == id_
         if fields is None or not owner.any():
             return
-        y, x = self.scale.model_pixels(np.array([[record["y"][0], record["x"][0]]]))[0] - (area.y0, area.x0)
-        record["score"] = fields.centre[y, x] / np.float32(65535)
         record["prob"] = vote(owner.astype(np.int32), fields, 1)[0]
         if not record["typed"][0]:
             record["kind"] = record["prob"][0].argmax()
