@@ -34,13 +34,13 @@ def focal_tversky(
     missed = ((1 - probability) * target).sum(axes)
     wrong = (probability * (1 - target) * valid).sum(axes)
     index = (hit + 1) / (hit + alpha * missed + (1 - alpha) * wrong + 1)
-    present = (target.sum(axes) > 0).float()
+    present = (target.sum(axes) > 0).to(index.dtype)
     return (((1 - index).clamp_min(1e-6) ** gamma) * present).sum() / present.sum().clamp_min(1)
 
 
 def foreground_loss(raw: Tensor, target: Tensor) -> Tensor:
     """BCE + Dice; raw (N, 1, H, W) logits, target (N, H, W) 0 or 1."""
-    wanted = target[:, None].float()
+    wanted = target[:, None].to(raw.dtype)
     return F.binary_cross_entropy_with_logits(raw, wanted) + soft_dice(raw.sigmoid(), wanted)
 
 
@@ -58,8 +58,11 @@ def directional_derivative(maps: Tensor, angles: tuple[int, ...]) -> Tensor:
 
 
 def distance_loss(raw: Tensor, target: Tensor, inside: Tensor, angles: tuple[int, ...]) -> Tensor:
-    """MSE on nuclei plus MSE of the derivative along each map's angle (Graham et al. 2019)."""
-    mask = inside[:, None].float()
+    """MSE on nuclei plus MSE of the derivative along each map's angle (Graham et al. 2019).
+
+    raw, target (N, K, H, W); `inside` (N, H, W) tells how much a pixel counts, 0 to 1.
+    """
+    mask = inside[:, None].to(raw.dtype)
     count = mask.sum().clamp_min(1) * len(angles)
     plain = ((raw - target) ** 2 * mask).sum() / count
     slope = directional_derivative(raw, angles) - directional_derivative(target, angles)
@@ -74,7 +77,7 @@ def centre_loss(raw: Tensor, target: Tensor, peak_weight: float = 10.0) -> Tenso
 
 def boundary_loss(raw: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     """Class-weighted cross-entropy + Dice; raw (N, 3, H, W) logits, target (N, H, W)."""
-    wanted = F.one_hot(target.long(), 3).movedim(-1, 1).float()
+    wanted = F.one_hot(target.long(), 3).movedim(-1, 1).to(raw.dtype)
     return F.cross_entropy(raw, target.long(), weights) + soft_dice(raw.softmax(1), wanted)
 
 
@@ -88,5 +91,5 @@ def type_loss(raw: Tensor, target: Tensor, weights: Tensor) -> Tensor:
         return raw.sum() * 0
     clean = torch.where(known, target, 0).long()
     ce = F.cross_entropy(raw, torch.where(known, clean, -100), weights, ignore_index=-100)
-    wanted = F.one_hot(clean, raw.shape[1]).movedim(-1, 1).float()
-    return ce + focal_tversky(raw.softmax(1), wanted, known[:, None].float())
+    wanted = F.one_hot(clean, raw.shape[1]).movedim(-1, 1).to(raw.dtype)
+    return ce + focal_tversky(raw.softmax(1), wanted, known[:, None].to(raw.dtype))

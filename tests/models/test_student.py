@@ -37,6 +37,17 @@ def test_features_go_from_coarse_to_fine(image):
     assert sizes == [(3, 4), (6, 8), (12, 16), (24, 32)]
 
 
+@pytest.mark.parametrize("config", [TINY, StudentConfig((4, 6), (1, 1), (1,))])
+def test_what_is_said_of_the_features_is_so(config, image):
+    net = Student(config).eval()
+    raw, features = net.forward_with_features(image)
+    assert torch.equal(raw, net(image))
+    assert tuple(f.shape[1] for f in features) == net.feature_widths
+    assert tuple(48 // f.shape[2] for f in features) == net.feature_strides
+    for mine, alone in zip(features, net.features(image), strict=True):  # the head changed none in place
+        assert torch.equal(mine, alone)
+
+
 def test_activation_gives_probabilities():
     layout = TINY.layout
     maps = activate(5 * torch.randn(1, layout.channels, 8, 8), layout)

@@ -84,3 +84,68 @@ def test_dice_and_tversky_bounds():
     valid = torch.ones(1, 1, 8, 8)
     assert losses.focal_tversky(target, target, valid) < 1e-3
     assert losses.focal_tversky(1 - target, target, valid) > 0.8
+
+
+def random_targets(layout, size=5):
+    """Targets of two small images with every kind of pixel in them."""
+    draw = torch.Generator().manual_seed(0)
+    shape = (2, size, size)
+    types = torch.randint(0, layout.n_classes + 1, shape, generator=draw)
+    types[0, 0] = IGNORE
+    return {
+        "foreground": torch.randint(0, 2, shape, generator=draw),
+        "distance": torch.rand(2, len(layout.angles), size, size, generator=draw, dtype=torch.float64) * 2
+        - 1,
+        "centre": torch.rand(shape, generator=draw, dtype=torch.float64),
+        "boundary": torch.randint(0, 3, shape, generator=draw),
+        "type": types,
+    }
+
+
+@pytest.mark.parametrize("part", ["foreground", "distance", "centre", "boundary", "type", "total"])
+def test_gradients(part):
+    layout = MapLayout((0, 45), 2)
+    task = MapTask(torch.nn.Identity(), layout, (0,) * 3, (1,) * 3, LossWeights(), torch.tensor([0.5, 1, 2]))
+    task, targets = task.double(), random_targets(layout)
+    draw = torch.Generator().manual_seed(1)
+    raw = torch.randn(2, layout.channels, 5, 5, generator=draw, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda r: task.losses(r, targets)[part], [raw])
+
+
+def test_gradients_of_the_parts_of_losses():
+    draw = torch.Generator().manual_seed(0)
+    maps = torch.rand(1, 2, 4, 4, generator=draw, dtype=torch.float64, requires_grad=True)
+    target = torch.randint(0, 2, maps.shape, generator=draw).double()
+    valid = torch.randint(0, 2, (1, 1, 4, 4), generator=draw).double()
+    assert torch.autograd.gradcheck(lambda p: losses.soft_dice(p, target, valid), [maps])
+    assert torch.autograd.gradcheck(lambda p: losses.focal_tversky(p, target, valid), [maps])
+    assert torch.autograd.gradcheck(lambda p: losses.directional_derivative(p, (45, 135)), [maps])
+
+
+def test_known_values():
+    """Undecided about one nucleus pixel in four: every loss by hand."""
+    zero, half = torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), 0.5)
+    target = torch.tensor([[[1, 0], [0, 0]]])
+    wanted = target[:, None].float()
+    log2 = torch.log(torch.tensor(2.0)).item()
+    dice = 1 - (2 * 0.5 + 1) / (0.5 * 4 + 1 + 1)
+    assert losses.soft_dice(half, wanted).item() == pytest.approx(dice)
+    assert losses.foreground_loss(zero, target).item() == pytest.approx(log2 + dice)
+    assert losses.centre_loss(zero, target).item() == pytest.approx((11 * 0.25 + 3 * 0.25) / 4)
+    index = (0.5 + 1) / (0.5 + 0.7 * 0.5 + 0.3 * 1.5 + 1)
+    ones = torch.ones(1, 1, 2, 2)
+    assert losses.focal_tversky(half, wanted, ones).item() == pytest.approx((1 - index) ** 0.75)
+    # off by 1 in the right column: derivatives of 1/2 there and beside it, borders replicated
+    off = torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]])
+    everywhere = torch.ones(1, 2, 2)
+    assert losses.distance_loss(off, 0 * off, everywhere, (0,)).item() == pytest.approx(0.5 + 0.25)
+    assert losses.distance_loss(off, 0 * off, everywhere, (90,)).item() == pytest.approx(0.5)
+    thirds = torch.zeros(1, 3, 2, 2)
+    boundary_dice = sum(1 - (2 * n / 3 + 1) / (4 / 3 + n + 1) for n in (3, 1, 0)) / 3
+    value = losses.boundary_loss(thirds, target, torch.tensor([0.7, 1.0, 2.0])).item()
+    assert value == pytest.approx(torch.log(torch.tensor(3.0)).item() + boundary_dice)
+    tversky = sum(
+        (1 - (n / 3 + 1) / (n / 3 + 0.7 * 2 * n / 3 + 0.3 * (4 - n) / 3 + 1)) ** 0.75 for n in (3, 1)
+    )
+    value = losses.type_loss(thirds, target, torch.ones(3)).item()
+    assert value == pytest.approx(torch.log(torch.tensor(3.0)).item() + tversky / 2)

@@ -166,9 +166,24 @@ class Student(nn.Module):
             out.append(up(out[-1], skips.pop()))
         return out
 
+    @property
+    def feature_widths(self) -> tuple[int, ...]:
+        """Channels of each of the `features`, coarse to fine."""
+        return self.config.widths[::-1]
+
+    @property
+    def feature_strides(self) -> tuple[int, ...]:
+        """Input pixels per pixel of each of the `features`, coarse to fine."""
+        return tuple(2**level for level in range(len(self.config.widths), 0, -1))
+
+    def forward_with_features(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the raw maps of a normalised image and the decoder features they come from."""
+        features = self.features(image)
+        return F.pixel_shuffle(self.head(features[-1]), 2), features
+
     def forward(self, image: Tensor) -> Tensor:
         """Return the raw maps of a normalised image."""
-        return F.pixel_shuffle(self.head(self.features(image)[-1]), 2)
+        return self.forward_with_features(image)[0]
 
     def fuse(self) -> Student:
         """Fold every batch norm in place and return self (evaluation mode only)."""
