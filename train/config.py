@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
+import re
+import textwrap
 import tomllib
 import types
 import typing
@@ -25,7 +28,9 @@ def _coerce(value: Any, kind: Any, key: str) -> Any:
         inner = [a for a in typing.get_args(kind) if a is not type(None)]
         return None if value is None else _coerce(value, inner[0], key)
     if origin is tuple and isinstance(value, list | tuple):
-        item = typing.get_args(kind)[0]
+        item, *rest = typing.get_args(kind)
+        if Ellipsis not in rest and len(value) != 1 + len(rest):
+            raise NucSegError(f"{key}={list(value)} has {len(value)} values; it takes {1 + len(rest)}.")
         return tuple(_coerce(v, item, key) for v in value)
     if origin is dict and isinstance(value, Mapping):
         item = typing.get_args(kind)[1]
@@ -36,7 +41,7 @@ def _coerce(value: Any, kind: Any, key: str) -> Any:
         return float(value)
     if origin is None and isinstance(kind, type) and (type(value) is kind):
         return value
-    raise NucSegError(f"{key}={value!r} is not of the kind {getattr(kind, '__name__', kind)}; see --help.")
+    raise NucSegError(f"{key}={value!r} is not of the kind {kind_name(kind)}; see --help.")
 
 
 def from_mapping(cls: type[T], data: Mapping[str, Any], prefix: str = "") -> T:
@@ -47,6 +52,9 @@ def from_mapping(cls: type[T], data: Mapping[str, Any], prefix: str = "") -> T:
             near = difflib.get_close_matches(key, hints, 1)
             hint = f"did you mean '{prefix}{near[0]}'?" if near else f"known are {', '.join(hints)}."
             raise NucSegError(f"Config key '{prefix}{key}' is not known; {hint}")
+    for item in dataclasses.fields(typing.cast(Any, cls)):
+        if item.name not in data and _default(item) is dataclasses.MISSING:
+            raise NucSegError(f"Config key '{prefix}{item.name}' is missing; see --help for what it means.")
     return cls(**{k: _coerce(v, hints[k], prefix + k) for k, v in data.items()})
 
 
@@ -97,3 +105,87 @@ def to_mapping(config: Any) -> dict[str, Any]:
         return str(value) if isinstance(value, Path) else value
 
     return typing.cast(dict[str, Any], plain(dataclasses.asdict(config)))
+
+
+def kind_name(kind: Any) -> str:
+    """Return a type annotation in words, such as ``list of int`` or ``float or nothing``."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        inner = [kind_name(a) for a in arguments if a is not type(None)]
+        return " or ".join(inner + ["nothing"] * (type(None) in arguments))
+    if origin is tuple:
+        count = "" if Ellipsis in arguments else f"{len(arguments)} "
+        return f"list of {count}{kind_name(arguments[0])}"
+    if origin is typing.Literal:
+        return "one of " + ", ".join(f'"{a}"' for a in arguments)
+    if origin is dict:
+        return f"table of {kind_name(arguments[1])} by name"
+    plain = {Path: "path", str: "text", bool: "true or false"}
+    return plain.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def _default(item: dataclasses.Field[Any]) -> Any:
+    """Return the default of a field, made if need be; `dataclasses.MISSING` if there is none."""
+    if item.default_factory is not dataclasses.MISSING:
+        return item.default_factory()
+    return item.default
+
+
+def _toml(value: Any) -> str:
+    """Write a default as one would write it in the file."""
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    return f'"{value}"' if isinstance(value, str | Path) else str(value)
+
+
+_SECTION = re.compile(
+    r"^(?:Parameters|Attributes)\n-+\n(.*?)(?=^\w[\w ]*\n-+\n|\Z)", re.MULTILINE | re.DOTALL
+)
+_ENTRY = re.compile(r"^(\w+(?: *, *\w+)*) *(?::.*)?$")
+
+
+def meanings(cls: type) -> dict[str, str]:
+    """Return what the numpy docstring of a dataclass says of each of its fields, by name.
+
+    One entry may explain several fields (``lr, weight_decay : float``): all get its text.
+    """
+    out: dict[str, str] = {}
+    documented = [base.__dict__.get("__doc__") or "" for base in reversed(cls.__mro__[:-1])]
+    for section in _SECTION.findall("\n\n".join(inspect.cleandoc(text) + "\n" for text in documented)):
+        names: list[str] = []
+        for line in section.splitlines():
+            if line and not line[0].isspace():
+                entry = _ENTRY.match(line)
+                names = [n.strip() for n in entry[1].split(",")] if entry else []
+            for name in names if line[:1].isspace() else []:
+                out[name] = f"{out.get(name, '')} {line.strip()}".strip()
+    return out
+
+
+def describe(cls: type, prefix: str = "") -> str:
+    """Return every key of a config dataclass with its default, kind and meaning, ready for ``--help``.
+
+    The meanings are read from the numpy docstrings of the dataclasses, so they cannot differ from the reference.
+    Keys of nested dataclasses are written with dots, as in an override; NAME stands for a name you choose.
+    """
+    hints, said = typing.get_type_hints(cls), meanings(cls)
+    parts: list[str] = []
+    for item in dataclasses.fields(cls):
+        kind, key = hints[item.name], prefix + item.name
+        below = typing.get_args(kind)[1] if typing.get_origin(kind) is dict else None
+        nested = next((k for k in (kind, below) if dataclasses.is_dataclass(k)), None)
+        if nested is not None:
+            parts.append(
+                describe(typing.cast(type, nested), f"{key}.NAME." if nested is below else f"{key}.")
+            )
+            continue
+        default = _default(item)
+        shown = "needed" if default is dataclasses.MISSING else _toml(default)
+        text = said.get(item.name, "").replace("`", "")
+        text = textwrap.fill(text, 96, initial_indent="      ", subsequent_indent="      ")
+        parts.append(f"  {key} = {shown}  ({kind_name(kind)})\n{text}".rstrip())
+    return "\n".join(parts)

@@ -1,11 +1,13 @@
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import pytest
 
 from napari_nucseg.errors import NucSegError
-from train.config import load_config, to_mapping
+from train.command import run_command
+from train.config import describe, load_config, meanings, to_mapping
 from train.fit import FitConfig
+from train.loop import LoopConfig
 
 
 @dataclass(frozen=True)
@@ -64,3 +66,96 @@ def test_the_shipped_config_loads():
     config = load_config(FitConfig, Path(__file__).parents[2] / "train" / "configs" / "student.toml")
     assert config.data.sets["consep"].merge == "merge_pannuke"
     assert all(config.data.sets[name].held_out for name in ("monuseg", "consep"))
+
+
+@dataclass(frozen=True)
+class Told(Inner):
+    """Keys with and without a word on them.
+
+    Parameters
+    ----------
+    rate : float
+        Pace of the
+        `thing`.
+    first, second : int
+        Both.
+
+    Notes
+    -----
+    second : not this.
+    """
+
+    first: int = 1
+    second: int | None = None
+    pair: tuple[float, float] = (1.0, 2.0)
+    sure: bool = False
+
+
+@dataclass(frozen=True)
+class Needy:
+    """One key is needed.
+
+    Attributes
+    ----------
+    count : int
+        How many.
+    """
+
+    count: int
+    parts: dict[str, Told] = field(default_factory=dict)
+
+
+def test_every_key_is_described_with_kind_default_and_meaning():
+    assert meanings(Told) == {"rate": "Pace of the `thing`.", "first": "Both.", "second": "Both."}
+    assert describe(Needy).splitlines() == [
+        "  count = needed  (int)",
+        "      How many.",
+        "  parts.NAME.rate = 0.5  (float)",
+        "      Pace of the thing.",
+        "  parts.NAME.widths = [1, 2]  (list of int)",
+        "  parts.NAME.first = 1  (int)",
+        "      Both.",
+        "  parts.NAME.second = not set  (int or nothing)",
+        "      Both.",
+        "  parts.NAME.pair = [1.0, 2.0]  (list of 2 float)",
+        "  parts.NAME.sure = false  (true or false)",
+    ]
+
+
+def test_nothing_of_the_loop_is_left_unexplained():
+    assert set(meanings(LoopConfig)) == {item.name for item in fields(LoopConfig)}
+
+
+def test_missing_keys_and_lists_of_another_length_are_named():
+    with pytest.raises(NucSegError, match="'count' is missing"):
+        load_config(Needy, None)
+    with pytest.raises(NucSegError, match=r"parts\.a\.pair=.* has 3 values; it takes 2"):
+        load_config(Needy, None, ["count=1", "parts.a.pair=[1, 2, 3]"])
+    with pytest.raises(NucSegError, match=r"parts\.a\.sure=3 is not of the kind true or false"):
+        load_config(Needy, None, ["count=1", "parts.a.sure=3"])
+
+
+seen: list[Outer] = []
+
+
+def command(*argv):
+    return run_command(lambda config: seen.append(config), Outer, list(argv), prog="python -m train.x",
+                       about="Does x.", example="python -m train.x --config x.toml")  # fmt: skip
+
+
+def test_a_command_runs_and_says_what_is_wrong_in_one_sentence(capsys):
+    assert command("inner.rate=2") == 0
+    assert seen.pop() == Outer(inner=Inner(2.0))
+    assert command("inner.rte=2") == 2
+    out = capsys.readouterr()
+    assert out.err.count("\n") == 1
+    assert "did you mean 'inner.rate'" in out.err
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit) as stop:
+        command("--help")
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for part in ("Does x.", "python -m train.x --config x.toml", "inner.rate = 0.5", "torchrun"):
+        assert part in text

@@ -1,0 +1,63 @@
+"""What the commands with a config share: arguments, a ``--help`` that teaches, logging, errors as one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from napari_nucseg.errors import NucSegError
+from train import distributed
+from train.config import describe, load_config
+
+T = TypeVar("T")
+
+
+def config_parser(cls: type, prog: str, about: str, example: str) -> argparse.ArgumentParser:
+    """Return a parser of ``--config FILE key.sub=value ...`` whose help lists every key of `cls`."""
+    epilog = (
+        f"example:\n  {example}\n\n"
+        "several GPUs, or several machines (batch_size is then that of one process):\n"
+        f"  torchrun --nproc-per-node 4 -m {prog.removeprefix('python -m ')} --config FILE.toml\n\n"
+        f"keys of the config, with their defaults (a key given on the command line wins):\n{describe(cls)}"
+    )
+    parser = argparse.ArgumentParser(
+        prog=prog, description=about, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", type=Path, help="a TOML file, see train/configs")
+    parser.add_argument("overrides", nargs="*", help="key.sub=value, for example loop.steps=2000")
+    return parser
+
+
+def run_command(
+    action: Callable[[T], None], cls: type[T], argv: list[str] | None, *, prog: str, about: str, example: str
+) -> int:
+    """Read the config of a command and run it.
+
+    Parameters
+    ----------
+    action : what the command does with its config
+    cls : dataclass of the config
+    argv : arguments without the program's name, None for those of the process
+    prog, about, example : for ``--help``; `prog` such as ``python -m train.fit``
+
+    Returns
+    -------
+    int
+        Exit status: 0, 1 if the user stopped it, 2 after a `NucSegError`, which is printed as one sentence.
+    """
+    args = config_parser(cls, prog, about, example).parse_args(argv)
+    level = logging.INFO if distributed.rank() == 0 else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(message)s", stream=sys.stdout)
+    try:
+        action(load_config(cls, args.config, args.overrides))
+    except NucSegError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on from the last checkpoint.", file=sys.stderr)
+        return 1
+    return 0

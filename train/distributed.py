@@ -1,0 +1,123 @@
+"""Several training processes under ``torchrun``: who am I, and the few things they say to each other.
+
+Everything here does the obvious in a single process, so that no caller needs to ask how many there are.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+T = TypeVar("T")
+_joint: ContextVar[bool] = ContextVar("joint", default=False)
+
+
+def rank() -> int:
+    """Return the number of this process, from 0; known from ``torchrun``'s environment before `join`."""
+    return int(os.environ.get("RANK", "0")) if world() > 1 else 0
+
+
+def world() -> int:
+    """Return how many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def join(device: str) -> torch.device:
+    """Meet the other processes (NCCL on CUDA, gloo elsewhere) and return this one's device.
+
+    Under ``torchrun`` each process gets the CUDA device of its local rank, unless `device` names one.
+    """
+    own = torch.device(device)
+    if own.type == "cuda":
+        if own.index is None and world() > 1:
+            own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(own)
+    if world() > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
+        atexit.register(leave)
+    return own
+
+
+def leave() -> None:
+    """Part from the other processes; done by itself when the process ends."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def mean(values: Tensor) -> Tensor:
+    """Return the mean of a tensor over the processes."""
+    return summed(values) / world()
+
+
+def summed(values: Tensor) -> Tensor:
+    """Return the sum of a tensor over the processes."""
+    if world() > 1:
+        values = values.clone()
+        dist.all_reduce(values)
+    return values
+
+
+def from_lead(value: T) -> T:
+    """Return what process 0 holds, in all of them."""
+    if world() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gathered(value: T) -> list[T]:
+    """Return what each process holds, in the order of their ranks, in all of them."""
+    if world() == 1:
+        return [value]
+    out: list[Any] = [None] * world()
+    dist.all_gather_object(out, value)
+    return out
+
+
+def share(tensors: Iterable[Tensor]) -> None:
+    """Overwrite tensors in place by those of process 0."""
+    if world() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
+
+
+@contextmanager
+def joint() -> Iterator[None]:
+    """Within it `total` reaches over all processes: the loop enters it for a training step, and only then."""
+    token = _joint.set(world() > 1)
+    try:
+        yield
+    finally:
+        _joint.reset(token)
+
+
+class _Total(torch.autograd.Function):
+    """Sum over the processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return summed(values)
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> Tensor:
+        return summed(grad[0].contiguous())
+
+
+def total(values: Tensor) -> Tensor:
+    """Return the sum of a tensor over the processes of a training step, with its gradient; else itself.
+
+    A loss that is a ratio of sums over the batch (Dice, a mean over the pixels of nuclei) divides the totals,
+    so that N processes with batch b get the loss, and after averaging the gradient, of one with N * b.
+    """
+    if not _joint.get():
+        return values
+    return _Total.apply(values)
