@@ -1,0 +1,164 @@
+"""The teacher: a large encoder with a U-shaped decoder, trained here and never shipped."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from napari_nucseg.core.maps import MapLayout
+from napari_nucseg.errors import NucSegError
+from train.teacher.conv import ConvConfig, ConvEncoder
+from train.teacher.decoder import STRIDES, Decoder, DecoderConfig, Heads, SideHeads
+from train.teacher.vit import VITS, Vit, VitConfig
+from train.teacher.weights import LoadReport, load_encoder
+
+log = logging.getLogger(__name__)
+
+ENCODERS = (*VITS, "conv")
+"""What `TeacherConfig.encoder` may be."""
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """Shape of a teacher.
+
+    Parameters
+    ----------
+    encoder : str
+        "vit_small" (384 channels, 12 blocks, 6 heads), "vit_base" (768, 12, 12), "sam_vit_b" (768, 12, 12 with
+        windows of 14 tokens and relative positions) or "conv".
+    layout : MapLayout
+        Channels of the output; four angles give the multi-angle distance map.
+    decoder : DecoderConfig
+    vit : VitConfig, optional
+        Sizes in place of those of the named transformer.
+    conv : ConvConfig
+        Sizes of the convolutional encoder.
+    deep_supervision : bool
+        Add heads on the decoder's features at 1/8, 1/4 and 1/2, see `Teacher.side_maps`.
+    checkpointing : bool
+        Save memory in training: the transformer's blocks are computed again on the way back.
+    weights : Path, optional
+        File of public encoder weights to begin with, see `train.teacher.weights.load_encoder`.
+    """
+
+    encoder: str = "vit_small"
+    layout: MapLayout = field(default_factory=MapLayout)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    vit: VitConfig | None = None
+    conv: ConvConfig = field(default_factory=ConvConfig)
+    deep_supervision: bool = False
+    checkpointing: bool = False
+    weights: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.encoder not in ENCODERS:
+            raise NucSegError(f"encoder={self.encoder!r} is not known; there are {', '.join(ENCODERS)}.")
+        if self.encoder == "conv" and (self.vit is not None or self.checkpointing):
+            wrong = "checkpointing=true" if self.vit is None else "vit"
+            raise NucSegError(f"{wrong} has no meaning with encoder='conv'; leave it out or choose a ViT.")
+
+    @property
+    def stride(self) -> int:
+        """Input sides must be multiples of this many pixels."""
+        return STRIDES[-1]
+
+
+def build_encoder(config: TeacherConfig) -> Vit | ConvEncoder:
+    """Return the encoder with fresh weights."""
+    if config.encoder == "conv":
+        return ConvEncoder(config.conv)
+    return Vit(config.vit or VITS[config.encoder], config.checkpointing)
+
+
+class Teacher(nn.Module):
+    """Encoder and decoder from a normalised image to the raw maps.
+
+    Shapes: ``(N, 3, H, W)`` float in, ``(N, layout.channels, H, W)`` out; H and W are multiples of 16. The output
+    is of the student's kind: logits, and plain values for `distance`.
+
+    Parameters
+    ----------
+    config : TeacherConfig
+        `weights` is not read here, so that a trained teacher can be loaded where that file is missing; use
+        `build_teacher` to begin with it.
+
+    Attributes
+    ----------
+    config : TeacherConfig
+    feature_widths, feature_strides : tuple of int
+        Channels and pixels per cell of what `features` returns, coarse to fine.
+    """
+
+    def __init__(self, config: TeacherConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.decoder.widths
+        self.feature_widths = widths[::-1]
+        self.feature_strides = STRIDES[::-1]
+        self.encoder = build_encoder(config)
+        self.decoder = Decoder(config.decoder, self.encoder.widths, self.encoder.strides)
+        self.heads = Heads(widths[0], config.decoder.head, config.layout)
+        if config.deep_supervision:
+            self.sides = SideHeads(self.feature_widths[1:4], config.layout)
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Return decoder features from coarse (1/16) to fine (1/1); the last feeds the heads.
+
+        Raises
+        ------
+        NucSegError
+            A side of the image is not a multiple of 16 pixels.
+        """
+        height, width = image.shape[2:]
+        if height % self.config.stride or width % self.config.stride or not height or not width:
+            raise NucSegError(
+                f"Image of {height} x {width} pixels does not fit the teacher; pad or crop its sides to multiples "
+                f"of {self.config.stride}."
+            )
+        return self.decoder(image, self.encoder(image))
+
+    def forward_with_features(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the raw maps and the features they come from."""
+        features = self.features(image)
+        return self.heads(features[-1]), features
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the raw maps of a normalised image."""
+        return self.forward_with_features(image)[0]
+
+    def side_maps(self, features: list[Tensor]) -> list[Tensor]:
+        """Return the raw maps for deep supervision, coarse to fine, each of the shape of `forward`'s.
+
+        Parameters
+        ----------
+        features : list of Tensor
+            Of `features` or `forward_with_features`.
+
+        Returns
+        -------
+        list of Tensor
+            Three, from 1/8, 1/4 and 1/2; none without `deep_supervision`.
+        """
+        if not self.config.deep_supervision:
+            return []
+        height, width = features[-1].shape[2:]
+        return self.sides(features[1:4], (height, width))
+
+
+def build_teacher(config: TeacherConfig) -> Teacher:
+    """Return a teacher whose encoder begins with `config.weights` (or with random ones), and log what fitted.
+
+    Raises
+    ------
+    NucSegError
+        The file of weights cannot be read or does not fit.
+    """
+    teacher = Teacher(config)
+    if config.weights is not None:
+        report: LoadReport = load_encoder(teacher.encoder, config.weights)
+        log.info("%s", report)
+    return teacher
