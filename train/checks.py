@@ -1,0 +1,207 @@
+"""Checks of an annotated image before it is trained on: what it holds, and what looks wrong."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_nucseg.core.targets import split_parts
+from napari_nucseg.errors import NucSegError
+from napari_nucseg.io.mpp import PLAUSIBLE
+from train.data import median_diameter, nucleus_classes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from train.class_map import ClassMap, OpenClasses
+    from train.readers import Raw
+
+DIAMETERS_UM = (3.5, 14.0)
+"""Median diameters of nuclei outside this range, in micrometres, mean that the mpp is likely wrong: lymphocytes have
+about 6, and the largest tumours about 12."""
+LEAST_UM2 = 4.0
+"""Smaller nuclei are specks or slivers, in square micrometres; a lymphocyte has about 30."""
+LEAST_SIDE = 64
+MOST_NUCLEI = 65535
+"""Labels are stored with 16 bit."""
+
+_ENOUGH = 5  # nuclei, for a median to mean something
+_FLAT = 3.0  # standard deviation of the grey values of an image that shows nothing
+_DIFFERENT = 0.1
+
+
+@dataclass(frozen=True)
+class Checked:
+    """An image as it is to be written, with what was found.
+
+    Attributes
+    ----------
+    image : uint8 (H, W, 3)
+    labels : uint16 (H, W)
+        1..n in the order of the source's ids.
+    types : uint8 (H, W) or None
+        0 background, 1..C target class, 255 unknown.
+    counts : (C,) int64
+        Nuclei per target class known so far.
+    unknown : int
+        Nuclei without a class.
+    mpp : float
+    mpp_source : str
+    diameter_um : float
+        Median; NaN without nuclei.
+    digest : str
+        Of the pixels: equal for equal images.
+    warnings : tuple of str
+        What looks wrong or was decided, a phrase each.
+    """
+
+    image: NDArray[np.uint8]
+    labels: NDArray[np.uint16]
+    types: NDArray[np.uint8] | None
+    counts: NDArray[np.int64]
+    unknown: int
+    mpp: float
+    mpp_source: str
+    diameter_um: float
+    digest: str
+    warnings: tuple[str, ...]
+
+    @property
+    def nuclei(self) -> int:
+        """How many there are."""
+        return int(self.labels.max(initial=0))
+
+
+def check(raw: Raw, classes: ClassMap | OpenClasses, mpp: float | None, where: str) -> Checked:
+    """Check an image, number its nuclei from 1 and give them their target classes.
+
+    Parameters
+    ----------
+    raw
+        From a reader.
+    classes
+        What classes become.
+    mpp
+        Stated by the user; overrides what the source says.
+    where
+        For messages.
+
+    Raises
+    ------
+    NucSegError
+        Image and labels differ in size, the resolution isn't known, a class isn't in the map, or there are more
+        nuclei than 16 bit can tell apart.
+    """
+    if raw.image.shape[:2] != raw.labels.shape:
+        raise NucSegError(
+            f"'{where}' has labels of {raw.labels.shape} pixels but an image of {raw.image.shape[:2]}; "
+            "pair files of one download."
+        )
+    value, source, warnings = _resolution(raw, mpp, where)
+    points, kinds = nucleus_classes(raw.labels, raw.types)
+    if len(points) > MOST_NUCLEI:
+        raise NucSegError(
+            f"'{where}' has {len(points):,} nuclei, more than {MOST_NUCLEI:,}; cut it into regions."
+        )
+    ids, position = np.unique(raw.labels, return_inverse=True)
+    labels = (position.reshape(raw.labels.shape) + (0 if ids.size and ids[0] == 0 else 1)).astype(np.uint16)
+    targets = _targets(kinds, raw, classes)
+    types = None if targets is None else np.concatenate([[np.uint8(0)], targets])[labels]
+    counts = np.zeros(len(classes.classes), np.int64)
+    if targets is not None:
+        counts += np.bincount(targets, minlength=256)[1 : len(counts) + 1]
+    diameter = median_diameter(labels) * value
+    warnings += _about_image(raw.image) + _about_nuclei(labels, value, diameter) + _about_types(raw, targets)
+    warnings += [f"{count:,} {text}" for text, count in raw.notes.items()]
+    digest = hashlib.blake2b(raw.image.tobytes(), digest_size=16).hexdigest()
+    return Checked(
+        raw.image, labels, types, counts, len(points) - int(counts.sum()), value, source, diameter, digest,
+        tuple(warnings),
+    )  # fmt: skip
+
+
+def _resolution(raw: Raw, stated: float | None, where: str) -> tuple[float, str, list[str]]:
+    if stated is not None:
+        differs = raw.mpp is not None and abs(stated - raw.mpp) > _DIFFERENT * raw.mpp
+        warnings = [f"mpp {stated:g} as stated, where {raw.mpp_source} says {raw.mpp:g}"] if differs else []
+        return stated, "stated", warnings
+    if raw.mpp is None:
+        why = "" if raw.mpp_source == "unknown" else f" ({raw.mpp_source})"
+        raise NucSegError(
+            f"Resolution of '{where}' is not known{why}; state it with --mpp, such as 0.25 for 40x."
+        )
+    if not PLAUSIBLE[0] <= raw.mpp <= PLAUSIBLE[1]:
+        raise NucSegError(
+            f"'{where}' has mpp {raw.mpp:g} by {raw.mpp_source}, but nuclei are seen at {PLAUSIBLE[0]} to "
+            f"{PLAUSIBLE[1]}; state the right one with --mpp."
+        )
+    return raw.mpp, raw.mpp_source, []
+
+
+def _targets(kinds: NDArray[np.int64], raw: Raw, classes: ClassMap | OpenClasses) -> NDArray[np.uint8] | None:
+    """Return the target class of every nucleus, 255 where it isn't known."""
+    if raw.types is None:
+        return None
+    lookup = classes.numbers(raw.classes)
+    lookup[0] = 255  # here 0 is a nucleus whose class nobody knows
+    return lookup[kinds]
+
+
+def _about_image(image: NDArray[np.uint8]) -> list[str]:
+    out = []
+    if min(image.shape[:2]) < LEAST_SIDE:
+        out.append(f"image of only {image.shape[1]} x {image.shape[0]} pixels")
+    if image.mean(2, dtype=np.float32).std() < _FLAT:
+        out.append("image of nearly one colour")
+    return out
+
+
+def _about_nuclei(labels: NDArray[np.uint16], mpp: float, diameter: float) -> list[str]:
+    areas = np.bincount(labels.ravel())[1:]
+    if not areas.size:
+        return ["no nuclei"]
+    out = []
+    if areas.size >= _ENOUGH and not DIAMETERS_UM[0] <= diameter <= DIAMETERS_UM[1]:
+        out.append(f"nuclei of {diameter:.1f} um in the median: is mpp {mpp:g} right?")
+    specks = int((areas * mpp**2 < LEAST_UM2).sum())
+    if specks:
+        out.append(f"{specks:,} nuclei smaller than {LEAST_UM2:g} um2")
+    parts = split_parts(labels)[1] - areas.size
+    if parts:
+        out.append(f"{parts:,} loose parts of nuclei, each of which is learnt as a nucleus")
+    return out
+
+
+def _about_types(raw: Raw, targets: NDArray[np.uint8] | None) -> list[str]:
+    if raw.types is None or targets is None:
+        return []
+    inside = raw.labels > 0
+    pairs = np.unique(np.stack([raw.labels[inside], raw.types[inside]]), axis=1)
+    mixed = int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
+    unknown = int((targets == 255).sum())
+    out = [f"{mixed:,} nuclei of several classes, given to the commonest"] if mixed else []
+    return out + ([f"{unknown:,} nuclei without a class"] if unknown else [])
+
+
+def duplicates(digests: Sequence[tuple[str, str, str]]) -> list[str]:
+    """Tell which images have the same pixels.
+
+    Parameters
+    ----------
+    digests
+        (name, split, digest) of every image.
+    """
+    first: dict[str, tuple[str, str]] = {}
+    out = []
+    for name, split, digest in digests:
+        if digest not in first:
+            first[digest] = (name, split)
+            continue
+        twin, side = first[digest]
+        leak = f", one in {side} and one in {split}" if side != split else ""
+        out.append(f"'{twin}' and '{name}' are the same image{leak}; leave one out.")
+    return out
