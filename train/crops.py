@@ -95,26 +95,41 @@ def to_batch_item(
     }
 
 
-class _From(Sampler[int]):
-    """Indices start, start + 1, ..., stop - 1."""
+class _Share(Sampler[list[int]]):
+    """Batches of consecutive indices from start up to stop, dealt in turn to the processes; this one's are given."""
 
-    def __init__(self, start: int, stop: int) -> None:
-        self.start, self.stop = start, stop
+    def __init__(self, start: int, stop: int, batch_size: int, rank: int, world: int) -> None:
+        whole = (stop - start) // batch_size * batch_size
+        self.starts = range(start + rank * batch_size, start + whole, batch_size * world)
+        self.batch_size = batch_size
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.start, self.stop))
+    def __iter__(self) -> Iterator[list[int]]:
+        return (list(range(first, first + self.batch_size)) for first in self.starts)
 
     def __len__(self) -> int:
-        return self.stop - self.start
+        return len(self.starts)
 
 
-def loader(crops: Crops, start: int, stop: int, batch_size: int, workers: int) -> DataLoader[Batch]:
-    """Return batches of crops start..stop - 1 in order, whatever the number of workers."""
+def loader(
+    crops: Dataset[Batch],
+    start: int,
+    stop: int,
+    batch_size: int,
+    workers: int,
+    share: tuple[int, int] = (0, 1),
+) -> DataLoader[Batch]:
+    """Return batches of crops start..stop - 1 in order, whatever the number of workers.
+
+    Parameters
+    ----------
+    share : (rank, world)
+        Of the batches of the sequence, process `rank` of `world` gets every `world`-th, beginning with its own: N
+        processes with batch b see together what one with N * b sees.
+    """
     return DataLoader(
         crops,
-        batch_size=batch_size,
-        sampler=_From(start, stop),
+        batch_sampler=_Share(start, stop, batch_size, *share),
         num_workers=workers,
-        drop_last=True,
+        pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if workers else None,
     )

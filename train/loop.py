@@ -1,4 +1,17 @@
-"""The one training loop: AdamW with warm-up and cosine, autocast, clipping, EMA, checkpoints, exact resume."""
+"""The one training loop: AdamW with warm-up and cosine, autocast, accumulation, clipping, EMA, exact resume.
+
+It runs in one process or, under ``torchrun``, in several: each takes its share of every step's crops, gradients are
+averaged (`torch.nn.parallel.DistributedDataParallel`), process 0 alone writes.
+
+What several processes change
+    Crops: nothing. A step of N processes with batch b sees the crops of one process with batch N * b.
+    Losses: nothing, where they are means over crops or built on `distributed.total`.
+    Batch norm: on CUDA with ``sync_norm`` nothing (the statistics are those of all processes' crops). Without it, and
+    on the CPU, each process normalises by its own b crops, and the running statistics kept are those of process 0.
+What accumulation changes
+    A step is the mean over its parts of b crops: a loss which is a ratio over the batch (Dice) is taken per part, and
+    so are the statistics of batch norm.
+"""
 
 from __future__ import annotations
 
@@ -7,100 +20,54 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from napari_nucseg.errors import NucSegError
-from train.crops import Crops, loader
+from train import distributed
+from train.best import Best
+from train.crops import Batch, Crops, loader
+from train.loop_config import LoopConfig
+from train.optim import learning_rate, parameter_groups, precision, update_ema
 from train.runlog import RunLog
+from train.step import Losses, Stopwatch, seed_part
 
+__all__ = ["Loop", "LoopConfig"]
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class LoopConfig:
-    """Length, optimiser and bookkeeping.
-
-    Parameters
-    ----------
-    steps : int
-        Optimiser steps of the whole run (the cosine ends there).
-    batch_size : int
-        Crops per step.
-    lr, weight_decay : float
-        Of AdamW, `lr` at its peak; norms and biases are not decayed.
-    warmup : int
-        Steps of the linear rise to `lr`.
-    clip : float
-        Largest norm of the gradient.
-    ema : float
-        Decay of the averaged weights, which are the ones validated and exported.
-    validate_every, checkpoint_every, log_every : int
-        In steps.
-    workers : int
-        Processes that make crops; 0 makes them in the training process. The crops do not depend on it.
-    amp : str
-        "bf16", "fp16" or "off".
-    seed : int
-        Of the initial weights and the crops.
-    """
-
-    steps: int = 10_000
-    batch_size: int = 8
-    lr: float = 1e-3
-    weight_decay: float = 0.02
-    warmup: int = 300
-    clip: float = 2.0
-    ema: float = 0.999
-    validate_every: int = 1000
-    checkpoint_every: int = 200
-    log_every: int = 20
-    workers: int = 1
-    amp: str = "bf16"
-    seed: int = 0
-
-
-def learning_rate(config: LoopConfig, step: int) -> float:
-    """Linear warm-up, then half a cosine down to 1 % of the peak."""
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
-    done = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return config.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * min(done, 1.0))) / 2)
-
-
-def parameter_groups(module: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Split parameters into decayed (matrices, kernels) and not (norms, biases)."""
-    wanted = [p for p in module.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in wanted if p.ndim > 1], "weight_decay": decay},
-        {"params": [p for p in wanted if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
-@torch.no_grad()
-def update_ema(average: nn.Module, current: nn.Module, decay: float) -> None:
-    """Move the averaged state towards the current one; counters are copied."""
-    theirs = current.state_dict()
-    for name, mine in average.state_dict().items():
-        if mine.is_floating_point():
-            mine.lerp_(theirs[name], 1 - decay)
-        else:
-            mine.copy_(theirs[name])
-
-
-def _precision(config: LoopConfig) -> torch.dtype | None:
-    known = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
-    if config.amp not in known:
-        raise NucSegError(f"loop.amp='{config.amp}' is not one of {', '.join(known)}.")
-    return known[config.amp]
+BAD_STEPS = 20
+"""Steps in a row without a finite loss that fp16 may need until its scale has come down."""
 
 
 class Loop:
-    """Train a task to the end of its schedule, from the last checkpoint of the run folder if there is one."""
+    """Train a task to the end of its schedule, from the last checkpoint of the run folder if there is one.
+
+    Parameters
+    ----------
+    task : nn.Module
+        ``task(batch) -> dict of scalar losses`` with ``total``. It is moved to the device and trained in place. If a
+        step can leave some of its parameters without gradient, it says so by ``skips_parameters = True``.
+    crops : Crops
+        What is trained on.
+    config : LoopConfig
+    run : RunLog
+        The run folder.
+    device : str
+        "cpu", "cuda" (each process its own) or one device.
+    identity : dict
+        What makes the run the one it is; going on with another is refused.
+    held : Crops, optional
+        Validation images as crops, for the losses ``val/loss_*``.
+
+    Raises
+    ------
+    NucSegError
+        The run folder holds a run of another identity.
+    """
 
     def __init__(
         self,
@@ -110,19 +77,38 @@ class Loop:
         run: RunLog,
         device: str,
         identity: dict[str, Any],
+        held: Crops | None = None,
     ) -> None:
-        self.config, self.crops, self.run, self.device = config, crops, run, torch.device(device)
-        self.identity = identity
+        self.config, self.crops, self.held, self.run = config, crops, held, run
+        self.device = distributed.join(device)
+        self.rank, self.world = distributed.rank(), distributed.world()
+        self.crops_per_step = config.batch_size * config.accumulate * self.world
+        self.identity = {**identity, "crops per step": self.crops_per_step}
         self.task = task.to(self.device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.task).eval().requires_grad_(False)
+        self.model = self._parallel()
+        self.average.load_state_dict(self.task.state_dict())
         self.optimiser = torch.optim.AdamW(
             parameter_groups(self.task, config.weight_decay), lr=config.lr, betas=(0.9, 0.99)
         )
-        self.dtype = _precision(config)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
-        self.step = 0
-        if (state := run.load("last.pt")) is not None:
-            self._restore(state)
+        dtype = precision(config.amp)
+        self.losses = Losses(self.device, dtype)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype is torch.float16)
+        self.best, self.watch = Best(config.patience), Stopwatch()
+        self.step = self._bad = 0
+        self._restore(run.load("last.pt"))
+
+    def _parallel(self) -> nn.Module:
+        """Return what a training step calls: the task itself, or the task with its gradients averaged."""
+        if self.world == 1:
+            return self.task
+        if self.config.sync_norm and self.device.type == "cuda":
+            self.task = nn.SyncBatchNorm.convert_sync_batchnorm(self.task)
+        return DistributedDataParallel(
+            self.task,
+            device_ids=[self.device] if self.device.type == "cuda" else None,
+            find_unused_parameters=getattr(self.task, "skips_parameters", False),
+        )
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -130,11 +116,19 @@ class Loop:
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "best": self.best.state(),
             "step": self.step,
             "identity": json.dumps(self.identity),
         }
 
-    def _restore(self, state: dict[str, Any]) -> None:
+    def _restore(self, state: dict[str, Any] | None) -> None:
+        if len(set(distributed.gathered(state and state["step"]))) > 1:
+            raise NucSegError(
+                f"Run '{self.run.folder}' is not the same for every process; put it where all machines see it."
+            )
+        if state is None:
+            self.run.rewind(0)
+            return
         before = json.loads(state["identity"])
         for key in sorted(before.keys() | self.identity.keys()):
             if before.get(key) != self.identity.get(key):
@@ -146,56 +140,125 @@ class Loop:
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
+        self.best.restore(state["best"])
         self.step = state["step"]
         self.run.rewind(self.step)
         log.info("resumed at step %d", self.step)
 
-    def _train_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        rate = learning_rate(self.config, self.step)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
-        enabled = self.dtype is not None
-        with torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=enabled):
-            parts = self.task(batch)
+    def _gradients(self, batches: Iterator[Batch]) -> dict[str, float]:
+        """Leave the gradients of the next step in the parameters; return its mean losses over all processes."""
+        parts = self.config.accumulate
         self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(parts["total"]).backward()
+        seen: list[torch.Tensor] = []
+        names: list[str] = []
+        for part in range(parts):
+            batch = self.watch.waiting(batches)
+            seed_part(self.config.seed, self.step, part, self.rank)
+            waits = isinstance(self.model, DistributedDataParallel) and part < parts - 1
+            # the processes exchange gradients once a step, with its last part
+            with self.model.no_sync() if waits else nullcontext(), distributed.joint():
+                losses = self.losses(self.model, batch)
+                self.scaler.scale(losses["total"] / parts).backward()
+            names = list(losses)
+            seen.append(torch.stack([losses[name].detach().float() for name in names]))
+        means = distributed.mean(torch.stack(seen).mean(0)).tolist()
+        return dict(zip(names, means, strict=True))
+
+    def _train_step(self, batches: Iterator[Batch]) -> dict[str, float]:
+        began = time.perf_counter()
+        c = self.config
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(c.lr, c.warmup, c.steps, self.step)
+        losses = self._gradients(batches)
+        self._check(losses["total"])
         self.scaler.unscale_(self.optimiser)
-        torch.nn.utils.clip_grad_norm_(self.task.parameters(), self.config.clip)
+        torch.nn.utils.clip_grad_norm_(self.task.parameters(), c.clip)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         # early steps average over few weights, so that the start is forgotten soon
-        update_ema(self.average, self.task, min(self.config.ema, (1 + self.step) / (10 + self.step)))
+        update_ema(self.average, self.task, min(c.ema, (1 + self.step) / (10 + self.step)))
         self.step += 1
-        return parts
+        self.watch.add(time.perf_counter() - began, self.crops_per_step)
+        return losses
+
+    def _check(self, total: float) -> None:
+        """Refuse to go on, and to overwrite a good checkpoint, with weights that are no numbers."""
+        self._bad = 0 if math.isfinite(total) else self._bad + 1
+        if self._bad > (BAD_STEPS if self.scaler.is_enabled() else 0):
+            raise NucSegError(
+                f"The loss at step {self.step} is {total}; lower loop.lr, or set loop.amp=off, and go on from the "
+                "last checkpoint in a new run folder."
+            )
 
     def fit(self, validate: Callable[[nn.Module], dict[str, float]]) -> None:
-        """Run to `config.steps`; `validate` gets the averaged task and returns named figures."""
-        size = self.config.batch_size
+        """Run to `config.steps`, or until patience ends; `validate` gets the averaged task and returns figures.
+
+        Every process calls `validate` (it may share the images out among them), what process 0 gets is used.
+        """
+        c, per_step = self.config, self.crops_per_step
         self.task.train()
-        batches = loader(self.crops, self.step * size, self.config.steps * size, size, self.config.workers)
+        batches = iter(
+            loader(self.crops, self.step * per_step, c.steps * per_step, c.batch_size, c.workers, self._share)
+        )
         began, first = time.monotonic(), self.step
         recent: list[dict[str, float]] = []
-        for batch in batches:
-            recent.append({name: value.item() for name, value in self._train_step(batch).items()})
-            last = self.step == self.config.steps
-            if self.step % self.config.log_every == 0 or last:
+        while self.step < c.steps and not self.best.exhausted:
+            recent.append(self._train_step(batches))
+            last = self.step == c.steps
+            if self.step % c.log_every == 0 or last:
                 self._report({k: sum(r[k] for r in recent) / len(recent) for k in recent[0]}, began, first)
                 recent = []
-            if self.step % self.config.validate_every == 0 or last:
+            if self.step % c.validate_every == 0 or last:
                 self._validate(validate)
-            if self.step % self.config.checkpoint_every == 0 or last:
+            if self.step % c.checkpoint_every == 0 or last or self.best.exhausted:
                 self.run.save("last.pt", self._state())
+        if self.best.exhausted:
+            log.info(
+                "stopped at step %d: bPQ %.4f of step %d stays best",
+                self.step,
+                self.best.value,
+                self.best.step,
+            )
+
+    @property
+    def _share(self) -> tuple[int, int]:
+        return self.rank, self.world
 
     def _report(self, means: dict[str, float], began: float, first: int) -> None:
-        self.run.metrics(self.step, {f"train/{k}": v for k, v in means.items()})
+        speed = self.watch.read()
+        if self.device.type == "cuda":
+            speed["peak_memory_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
+        named = {f"train/{k}": v for k, v in means.items()} | {f"speed/{k}": v for k, v in speed.items()}
+        self.run.metrics(self.step, named)
         pace = (time.monotonic() - began) / (self.step - first)
-        left = pace * (self.config.steps - self.step) / 60
         text = " ".join(f"{k} {v:.3f}" for k, v in means.items())
-        log.info("step %d/%d  %s  %.2f s/step  ETA %.0f min", self.step, self.config.steps, text, pace, left)
+        log.info(
+            "step %d/%d  %s  %.2f s/step  %.1f images/s (%.0f %% waiting for data)  ETA %.0f min",
+            self.step, self.config.steps, text, pace, speed["images_per_s"], 100 * speed["data_wait"],
+            pace * (self.config.steps - self.step) / 60,
+        )  # fmt: skip
 
     def _validate(self, validate: Callable[[nn.Module], dict[str, float]]) -> None:
-        values = validate(self.average)
+        distributed.share(
+            self.average.buffers()
+        )  # running statistics of batch norm differ without `sync_norm`
+        values = {**validate(self.average), **self._held_losses()}
+        values = distributed.from_lead(values)
         self.run.metrics(self.step, {f"val/{k}": v for k, v in values.items()})
         log.info("validation at %d: %s", self.step, " ".join(f"{k} {v:.4f}" for k, v in values.items()))
+        if self.best.update(self.step, values):
+            about = {
+                "step": self.step,
+                self.best.figure: self.best.value,
+                "identity": json.dumps(self.identity),
+            }
+            self.run.save("best.pt", {"average": self.average.state_dict(), **about})
         self.run.curves()
+
+    def _held_losses(self) -> dict[str, float]:
+        size = self.config.batch_size
+        count = self.config.validation_crops // size * size
+        if self.held is None or not count:
+            return {}
+        batches = loader(self.held, 0, count, size, 0, self._share)
+        return {f"loss_{k}": v for k, v in self.losses.mean(self.average, batches).items()}

@@ -11,24 +11,42 @@ from typing import Any
 
 import torch
 
+from napari_nucseg.errors import NucSegError
+from train import distributed
+
 
 class RunLog:
     """Write a training run to a folder.
 
     Files: ``config.json``, ``metrics.csv`` (long form: time, step, name, value; appended, so a kill loses
-    nothing), ``last.pt`` (all that resuming needs), ``curves.png``.
+    nothing), ``last.pt`` (all that resuming needs), ``best.pt`` (averaged weights of the best validation),
+    ``curves.png``. Of several training processes only the first writes; all may read.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.writes = distributed.rank() == 0
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise NucSegError(
+                f"Run folder '{self.folder}' cannot be made ({error.strerror}); give another one with run=FOLDER."
+            ) from error
 
     def config(self, data: dict[str, Any]) -> None:
         """Write the configuration of this run."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.writes:
+            return
+        self._make_folder()
         (self.folder / "config.json").write_text(json.dumps(data, indent=1))
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """Append values measured at a step."""
+        if not self.writes:
+            return
+        self._make_folder()
         path = self.folder / "metrics.csv"
         new = not path.exists()
         with path.open("a", newline="") as handle:
@@ -41,7 +59,7 @@ class RunLog:
     def rewind(self, step: int) -> None:
         """Drop what was measured after a step: a resumed run measures it again."""
         path = self.folder / "metrics.csv"
-        if not path.exists():
+        if not self.writes or not path.exists():
             return
         with path.open(newline="") as handle:
             rows = list(csv.reader(handle))
@@ -52,6 +70,9 @@ class RunLog:
 
     def save(self, name: str, state: dict[str, Any]) -> None:
         """Write a checkpoint so that a kill leaves either the old or the new one."""
+        if not self.writes:
+            return
+        self._make_folder()
         path = self.folder / name
         torch.save(state, path.with_suffix(".tmp"))
         os.replace(path.with_suffix(".tmp"), path)
@@ -71,7 +92,7 @@ class RunLog:
             import matplotlib.pyplot as plt
         except ImportError:
             return None
-        if not path.exists():
+        if not self.writes or not path.exists():
             return None
         series: dict[str, list[tuple[float, float]]] = {}
         with path.open(newline="") as handle:

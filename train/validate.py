@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from napari_nucseg.core.decode import DecodeConfig, Fields, decode
+from napari_nucseg.core.maps import MapLayout
 from napari_nucseg.core.tiling import Box
 from napari_nucseg.inference import predict_window
 from napari_nucseg.io.resample import Resampled
 from napari_nucseg.io.slide import Mpp, as_source
 from napari_nucseg.models.card import Card
 from napari_nucseg.models.student import activate
-from train.data import AnnotatedImage
+from train import distributed
+from train.augment import AugmentConfig
+from train.crops import CropConfig, Crops
+from train.data import AnnotatedImage, SetConfig
 from train.scores import ImageScore, Scheme, figures, score_image
-from train.task import MapTask
+
+
+class Predictor(Protocol):
+    """What validation needs of a task, of whatever kind."""
+
+    mean: Tensor
+    layout: MapLayout
+
+    def predict(self, image: Tensor) -> Tensor:
+        """Return the raw maps of a (N, 3, H, W) uint8 batch from any device, float32."""
+        ...
 
 
 class TaskRuntime:
@@ -28,7 +43,7 @@ class TaskRuntime:
 
     name = "task"
 
-    def __init__(self, task: MapTask) -> None:
+    def __init__(self, task: Predictor) -> None:
         self._task = task
 
     def __call__(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -50,7 +65,7 @@ class Predicted:
     fields: Fields
 
     @classmethod
-    def of(cls, item: AnnotatedImage, task: MapTask, card: Card) -> Predicted:
+    def of(cls, item: AnnotatedImage, task: Predictor, card: Card) -> Predicted:
         """Run a task on one whole image, in one window."""
         image = Resampled(as_source(item.image, Mpp(item.mpp, f"the data set {item.dataset}")), card.mpp)
         whole = Box(0, image.shape[0], 0, image.shape[1])
@@ -77,18 +92,24 @@ def schemes_of(items: list[AnnotatedImage], classes: tuple[str, ...]) -> list[Sc
 
 
 class Validator:
-    """Score a task on held-out images: the figures of every set, and `bPQ` over all images."""
+    """Score a task on held-out images: the figures of every set, and `bPQ` over all images.
+
+    Several training processes share the images out among them, and all return the figures of all images.
+    """
 
     def __init__(self, images: list[AnnotatedImage], card: Card) -> None:
         self.images, self.card = images, card
 
     def __call__(self, task: nn.Module) -> dict[str, float]:
         """Return the figures by name, such as ``monuseg/AJI``."""
-        assert isinstance(task, MapTask)
-        scores = [
-            Predicted.of(item, task, self.card).score(self.card.decode, self.card.classes)
-            for item in self.images
+        rank, world = distributed.rank(), distributed.world()
+        predictor = cast(Predictor, task)
+        mine = [
+            Predicted.of(item, predictor, self.card).score(self.card.decode, self.card.classes)
+            for item in self.images[rank::world]
         ]
+        shares = distributed.gathered(mine)
+        scores = [shares[k % world][k // world] for k in range(len(self.images))]
         out = {"bPQ": mean_known([s.binary.bpq for s in scores])}
         for key in dict.fromkeys(item.dataset for item in self.images):
             chosen = [k for k, item in enumerate(self.images) if item.dataset == key]
@@ -96,6 +117,17 @@ class Validator:
             for figure in figures([scores[k] for k in chosen], schemes):
                 out[f"{key}/{figure.name}"] = figure.value
         return out
+
+
+def validation_crops(
+    images: list[AnnotatedImage], sets: dict[str, SetConfig], layout: MapLayout, crop: CropConfig, seed: int
+) -> Crops:
+    """Return crops of the held-out images as they are (turned and flipped, nothing else), for the losses on them."""
+    chances: dict[str, Any] = {
+        name: 0.0 for name in AugmentConfig.__dataclass_fields__ if name.startswith("p_")
+    }
+    here = {key: config for key, config in sets.items() if any(im.dataset == key for im in images)}
+    return Crops(images, here, layout, crop, AugmentConfig(scale=0.0, **chances), seed)
 
 
 def mean_known(values: list[float]) -> float:

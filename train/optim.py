@@ -1,0 +1,53 @@
+"""The optimiser's parts: schedule of the learning rate, groups of parameters, averaged weights, precision."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from napari_nucseg.errors import NucSegError
+
+
+def learning_rate(peak: float, warmup: int, steps: int, step: int) -> float:
+    """Linear warm-up over `warmup` steps, then half a cosine down to 1 % of the peak at `steps`."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return peak * (0.01 + 0.99 * (1 + math.cos(math.pi * min(done, 1.0))) / 2)
+
+
+def parameter_groups(module: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Split parameters into decayed (matrices, kernels) and not (norms, biases)."""
+    wanted = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in wanted if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in wanted if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+@torch.no_grad()
+def update_ema(average: nn.Module, current: nn.Module, decay: float) -> None:
+    """Move the averaged state towards the current one; counters are copied."""
+    theirs = current.state_dict()
+    for name, mine in average.state_dict().items():
+        if mine.is_floating_point():
+            mine.lerp_(theirs[name], 1 - decay)
+        else:
+            mine.copy_(theirs[name])
+
+
+def precision(name: str) -> torch.dtype | None:
+    """Return the type of autocast of ``loop.amp``, None for full precision.
+
+    Raises
+    ------
+    NucSegError
+        The name is not "bf16", "fp16" or "off".
+    """
+    known = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
+    if name not in known:
+        raise NucSegError(f"loop.amp='{name}' is not one of {', '.join(known)}.")
+    return known[name]
