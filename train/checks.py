@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_nucseg.core.targets import split_parts
+from napari_nucseg.core.targets import IGNORE, split_parts
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.mpp import PLAUSIBLE
 from train.data import median_diameter, nucleus_classes
@@ -25,9 +25,15 @@ DIAMETERS_UM = (3.5, 14.0)
 about 6, and the largest tumours about 12."""
 LEAST_UM2 = 4.0
 """Smaller nuclei are specks or slivers, in square micrometres; a lymphocyte has about 30."""
+SPECKS = 0.05
+"""A larger share of such nuclei is worth a warning."""
 LEAST_SIDE = 64
 MOST_NUCLEI = 65535
 """Labels are stored with 16 bit."""
+
+LOOSE = "loose parts of nuclei, each learnt as a nucleus"
+MIXED = "nuclei of several classes, given to the commonest"
+UNKNOWN = "nuclei without a class"
 
 _ENOUGH = 5  # nuclei, for a median to mean something
 _FLAT = 3.0  # standard deviation of the grey values of an image that shows nothing
@@ -56,7 +62,9 @@ class Checked:
     digest : str
         Of the pixels: equal for equal images.
     warnings : tuple of str
-        What looks wrong or was decided, a phrase each.
+        What looks wrong, a phrase each.
+    notes : mapping
+        What was decided or left out -> how often.
     """
 
     image: NDArray[np.uint8]
@@ -69,6 +77,7 @@ class Checked:
     diameter_um: float
     digest: str
     warnings: tuple[str, ...]
+    notes: Mapping[str, int]
 
     @property
     def nuclei(self) -> int:
@@ -76,7 +85,9 @@ class Checked:
         return int(self.labels.max(initial=0))
 
 
-def check(raw: Raw, classes: ClassMap | OpenClasses, mpp: float | None, where: str) -> Checked:
+def check(
+    raw: Raw, classes: ClassMap | OpenClasses, mpp: float | None, where: str, form: str = ""
+) -> Checked:
     """Check an image, number its nuclei from 1 and give them their target classes.
 
     Parameters
@@ -89,6 +100,8 @@ def check(raw: Raw, classes: ClassMap | OpenClasses, mpp: float | None, where: s
         Stated by the user; overrides what the source says.
     where
         For messages.
+    form
+        Format that it was read as.
 
     Raises
     ------
@@ -109,18 +122,18 @@ def check(raw: Raw, classes: ClassMap | OpenClasses, mpp: float | None, where: s
         )
     ids, position = np.unique(raw.labels, return_inverse=True)
     labels = (position.reshape(raw.labels.shape) + (0 if ids.size and ids[0] == 0 else 1)).astype(np.uint16)
-    targets = _targets(kinds, raw, classes)
+    targets = _targets(kinds, raw, classes, form)
     types = None if targets is None else np.concatenate([[np.uint8(0)], targets])[labels]
     counts = np.zeros(len(classes.classes), np.int64)
     if targets is not None:
         counts += np.bincount(targets, minlength=256)[1 : len(counts) + 1]
     diameter = median_diameter(labels) * value
-    warnings += _about_image(raw.image) + _about_nuclei(labels, value, diameter) + _about_types(raw, targets)
-    warnings += [f"{count:,} {text}" for text, count in raw.notes.items()]
+    warnings += _about_image(raw.image) + _about_nuclei(labels, value, diameter)
+    notes = {**raw.notes, **_notes(raw, labels, targets)}
     digest = hashlib.blake2b(raw.image.tobytes(), digest_size=16).hexdigest()
     return Checked(
         raw.image, labels, types, counts, len(points) - int(counts.sum()), value, source, diameter, digest,
-        tuple(warnings),
+        tuple(warnings), {text: count for text, count in notes.items() if count},
     )  # fmt: skip
 
 
@@ -142,12 +155,14 @@ def _resolution(raw: Raw, stated: float | None, where: str) -> tuple[float, str,
     return raw.mpp, raw.mpp_source, []
 
 
-def _targets(kinds: NDArray[np.int64], raw: Raw, classes: ClassMap | OpenClasses) -> NDArray[np.uint8] | None:
+def _targets(
+    kinds: NDArray[np.int64], raw: Raw, classes: ClassMap | OpenClasses, form: str
+) -> NDArray[np.uint8] | None:
     """Return the target class of every nucleus, 255 where it isn't known."""
     if raw.types is None:
         return None
-    lookup = classes.numbers(raw.classes)
-    lookup[0] = 255  # here 0 is a nucleus whose class nobody knows
+    lookup = classes.numbers(raw.classes, form)
+    lookup[0] = IGNORE  # here 0 is a nucleus whose class nobody knows
     return lookup[kinds]
 
 
@@ -168,23 +183,19 @@ def _about_nuclei(labels: NDArray[np.uint16], mpp: float, diameter: float) -> li
     if areas.size >= _ENOUGH and not DIAMETERS_UM[0] <= diameter <= DIAMETERS_UM[1]:
         out.append(f"nuclei of {diameter:.1f} um in the median: is mpp {mpp:g} right?")
     specks = int((areas * mpp**2 < LEAST_UM2).sum())
-    if specks:
+    if specks > SPECKS * areas.size:
         out.append(f"{specks:,} nuclei smaller than {LEAST_UM2:g} um2")
-    parts = split_parts(labels)[1] - areas.size
-    if parts:
-        out.append(f"{parts:,} loose parts of nuclei, each of which is learnt as a nucleus")
     return out
 
 
-def _about_types(raw: Raw, targets: NDArray[np.uint8] | None) -> list[str]:
-    if raw.types is None or targets is None:
-        return []
-    inside = raw.labels > 0
-    pairs = np.unique(np.stack([raw.labels[inside], raw.types[inside]]), axis=1)
-    mixed = int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
-    unknown = int((targets == 255).sum())
-    out = [f"{mixed:,} nuclei of several classes, given to the commonest"] if mixed else []
-    return out + ([f"{unknown:,} nuclei without a class"] if unknown else [])
+def _notes(raw: Raw, labels: NDArray[np.uint16], targets: NDArray[np.uint8] | None) -> dict[str, int]:
+    notes = {LOOSE: split_parts(labels)[1] - int(labels.max(initial=0))}
+    if raw.types is not None and targets is not None:
+        inside = raw.labels > 0
+        pairs = np.unique(np.stack([raw.labels[inside], raw.types[inside]]), axis=1)
+        notes[MIXED] = int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
+        notes[UNKNOWN] = int((targets == IGNORE).sum())
+    return notes
 
 
 def duplicates(digests: Sequence[tuple[str, str, str]]) -> list[str]:

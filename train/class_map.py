@@ -8,9 +8,10 @@
     neoplastic = ["neoplastic", "dysplastic/malignant epithelial"]
     inflammatory = ["inflammatory", "lymphocyte", "neutrophil"]
 
-One file may serve several sets: it names the classes of all of them. Names are compared without regard to upper
-and lower case. A class of the data that the file doesn't name is an error, since leaving it out silently would make
-those nuclei look as if nobody knew them.
+One file may serve several sets: it names the classes of all of them. Where two sets mean different nuclei by one name,
+the format before it tells them apart: ``conic:epithelial`` goes before ``epithelial`` for images read as conic.
+Names are compared without regard to upper and lower case. A class of the data that the file doesn't name is an error,
+since leaving it out silently would make those nuclei look as if nobody knew them.
 """
 
 from __future__ import annotations
@@ -93,8 +94,15 @@ class ClassMap:
                     )
         return cls(tuple(groups), table)
 
-    def numbers(self, names: Iterable[str]) -> NDArray[np.uint8]:
+    def numbers(self, names: Iterable[str], form: str = "") -> NDArray[np.uint8]:
         """Return the lookup from a set's class numbers (1..C of `names`) to those of the target classes.
+
+        Parameters
+        ----------
+        names
+            The set's classes.
+        form
+            Format that the set was read as.
 
         Returns
         -------
@@ -109,11 +117,12 @@ class ClassMap:
         lookup = np.full(256, IGNORE, np.uint8)
         lookup[0] = 0
         for number, name in enumerate(names, 1):
-            if _key(name) not in self.table:
+            found = self.table.get(_key(f"{form}:{name}"), self.table.get(_key(name)))
+            if found is None:
                 near = difflib.get_close_matches(_key(name), self.table, 1)
                 hint = f"did you write it '{near[0]}'?" if near else "add it to a class or to 'ignore'."
                 raise NucSegError(f"Class '{name}' of the data is not in the class map; {hint}")
-            lookup[number] = self.table[_key(name)]
+            lookup[number] = found
         return lookup
 
 
@@ -128,7 +137,7 @@ class OpenClasses:
         """All that have appeared."""
         return tuple(self._names)
 
-    def numbers(self, names: Iterable[str]) -> NDArray[np.uint8]:
+    def numbers(self, names: Iterable[str], form: str = "") -> NDArray[np.uint8]:
         """See `ClassMap.numbers`; new names are appended.
 
         Raises
@@ -136,6 +145,7 @@ class OpenClasses:
         NucSegError
             There are more than `MOST_CLASSES`.
         """
+        del form
         lookup = np.full(256, IGNORE, np.uint8)
         lookup[0] = 0
         for number, name in enumerate(names, 1):

@@ -1,0 +1,214 @@
+r"""Turn annotated images of any published form into a data set to train on.
+
+Every image is checked and written as <out>/<split>/{images,instances,types}/NAME.png, with dataset.json, index.csv
+(resolution and patient per image), report.md, report.json and sheet.png, a contact sheet to look at. What can't be
+used is named and left out, and the rest goes on.
+
+  python -m train.prepare --in "MoNuSeg 2018 Training Data" --out data/monuseg
+  python -m train.prepare --in pannuke --out data/pannuke --classes train/configs/classes.toml
+  python -m train.prepare --in my_reviews --out data/mine --nuclei reviewed --group "(case\d+)"
+
+The exit code is 0 when all went well, 1 when some images or files were left out, 2 when nothing could be done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from napari_nucseg.errors import NucSegError
+from napari_nucseg.io.mpp import Mpp
+from train.checks import check, duplicates
+from train.class_map import ClassMap, OpenClasses
+from train.config import load_config, to_mapping
+from train.prepare_report import Report
+from train.prepared import SetWriter
+from train.readers import FORMATS, ReadOptions, Source, open_source
+from train.sheet import draw_sheet
+from train.splits import SplitConfig, plan
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Everything that `train.prepare` can be told.
+
+    Parameters
+    ----------
+    source : Path
+        The data set: a folder, or one annotation file.
+    out : Path
+        New folder for the result.
+    format : str
+        Of the source; found out where it isn't given.
+    classes : Path
+        Class map (TOML); without one every class stays itself.
+    mpp : float
+        Micrometres per pixel of all images; overrides what the source says.
+    nuclei : str
+        Of review sessions: "all", or "reviewed" ones only.
+    limit : int
+        Only so many images, evenly spread; 0 takes all.
+    sheet : int
+        Images on the contact sheet; 0 draws none.
+    split : SplitConfig
+        How images are divided.
+    """
+
+    source: Path | None = None
+    out: Path | None = None
+    format: str | None = None
+    classes: Path | None = None
+    mpp: float | None = None
+    nuclei: str = "all"
+    limit: int = 0
+    sheet: int = 24
+    split: SplitConfig = field(default_factory=SplitConfig)
+
+
+def prepare(config: PrepareConfig) -> Report:
+    """Convert a data set.
+
+    Parameters
+    ----------
+    config
+        `source` and `out` must be given.
+
+    Returns
+    -------
+    Report
+        Also written to the folder, with a contact sheet.
+
+    Raises
+    ------
+    NucSegError
+        Nothing can be done: the source isn't recognised, the class map doesn't fit, or `out` isn't empty.
+    """
+    if config.source is None or config.out is None:
+        raise NucSegError(f"{'--in' if config.source is None else '--out'} is missing; give a folder.")
+    mpp = None if config.mpp is None else Mpp.stated(config.mpp).value
+    source = _limited(open_source(config.source, config.format, ReadOptions(config.nuclei)), config.limit)
+    classes = ClassMap.load(config.classes) if config.classes else OpenClasses(source.classes or ())
+    if source.classes:
+        classes.numbers(
+            source.classes, source.format
+        )  # a class that the map lacks is told before hours of work
+    places = plan(source.entries, config.split)
+    writer = SetWriter(config.out)
+    failures = list(source.problems)
+    for entry in _progress(source.entries, config.out.name):
+        try:
+            item = check(source.read(entry), classes, mpp, entry.where, source.format)
+        except NucSegError as error:
+            failures.append(str(error))
+        except (OSError, MemoryError) as error:
+            failures.append(
+                f"'{entry.where}' can't be read ({error or 'out of memory'}); see whether it is whole."
+            )
+        else:
+            writer.add(entry, places.splits[entry.name], places.groups[entry.name], item)
+    if not writer.rows:
+        writer.abandon()
+        raise NucSegError(_nothing(failures))
+    merges = {} if config.classes else dict(source.merges)
+    writer.finish(source, classes.classes, merges)
+    twins = duplicates([(row.name, row.split, row.digest) for row in writer.rows])
+    remarks = (*source.remarks, *places.remarks, *twins)
+    report = Report(
+        str(config.source), source.format, to_mapping(config), tuple(writer.rows), classes.classes,
+        tuple(failures), remarks,
+    )  # fmt: skip
+    report.write(config.out)
+    if config.sheet > 0:
+        draw_sheet(config.out, writer.rows, classes.classes, config.out / "sheet.png", config.sheet)
+    return report
+
+
+def _limited(source: Source, limit: int) -> Source:
+    """Return a source of at most `limit` entries, evenly spread; all for 0."""
+    if limit < 0:
+        raise NucSegError(f"limit={limit} is no number of images; it must be at least 1, or 0 for all.")
+    n = len(source.entries)
+    if not 0 < limit < n:
+        return source
+    return replace(source, entries=tuple(source.entries[i * n // limit] for i in range(limit)))
+
+
+def _nothing(failures: Sequence[str]) -> str:
+    more = f" The same or like holds for {len(failures) - 1:,} more." if len(failures) > 1 else ""
+    return f"No image could be taken. {failures[0]}{more}"
+
+
+def _progress(entries: Sequence[Any], name: str) -> Iterable[Any]:
+    return tqdm(entries, name, unit="image", file=sys.stderr, disable=None)
+
+
+def _parser() -> argparse.ArgumentParser:
+    formats = "\n".join(f"  {name:9} {form.what}" for name, form in FORMATS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m train.prepare",
+        description=__doc__,
+        epilog=f"formats:\n{formats}\n\nconfig keys are those of PrepareConfig, such as split.seed=1 or "
+        "split.published.fold3=train;\na class map is described in train/class_map.py.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    add = parser.add_argument
+    add("--config", type=Path, metavar="FILE.toml", help="configuration; options and key=value override it")
+    add("--in", dest="source", type=Path, metavar="PATH", help="the data set: folder or annotation file")
+    add("--out", type=Path, metavar="DIR", help="new folder for the result")
+    add("--format", metavar="NAME", help="of the source, where it can't be recognised (see below)")
+    add("--classes", type=Path, metavar="MAP.toml", help="class map: target classes and their source names")
+    add("--mpp", type=float, help="micrometres per pixel of all images; overrides what the source says")
+    add("--nuclei", choices=("all", "reviewed"), help="of review sessions (all)")
+    add("--limit", type=int, metavar="N", help="only N images, evenly spread")
+    add("--sheet", type=int, metavar="N", help="images on the contact sheet; 0 for none (24)")
+    add("--val-fraction", type=float, metavar="F", help="share to hold out for validation (0.15)")
+    add("--test-fraction", type=float, metavar="F", help="share to hold out for the test (0)")
+    add("--group", dest="pattern", metavar="REGEX", help="finds the patient in a name (TCGA barcodes)")
+    add("--split", dest="default", choices=("train", "val", "test"), help="of images that state none (train)")
+    add("--seed", type=int, help="of the division (0)")
+    add("overrides", nargs="*", metavar="key.sub=value", help="any other key of the configuration")
+    return parser
+
+
+def configure(arguments: Sequence[str]) -> PrepareConfig:
+    """Return the configuration that a command line asks for."""
+    given = vars(_parser().parse_intermixed_args(arguments))
+    config = load_config(PrepareConfig, given.pop("config", None), given.pop("overrides", []))
+    inner = {k: given.pop(k) for k in tuple(given) if k in SplitConfig.__dataclass_fields__}
+    return replace(config, **given, split=replace(config.split, **inner))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m train.prepare``."""
+    try:
+        config = configure(sys.argv[1:] if argv is None else argv)
+        report = prepare(config)
+    except NucSegError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(
+            f"The data set can't be written ({error}); free space or choose another --out.", file=sys.stderr
+        )
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "Stopped: the folder has no dataset.json and is incomplete; empty it and begin again.",
+            file=sys.stderr,
+        )
+        return 130
+    for line in (*report.remarks, *report.failures):
+        print(line, file=sys.stderr)
+    print(f"{report.summary()}\nReport: {config.out}/report.md")
+    return 1 if report.failures else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,130 @@
+"""Contact sheet of a prepared data set: images with the outlines of their nuclei, for a look before training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from train.prepared import Row
+
+COLOURS = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
+"""Classes 1, 2, ... in turn; Okabe and Ito's palette, which the colour-blind can tell apart."""
+UNKNOWN = (0, 255, 0)
+
+_TILE, _CAPTION, _MARGIN = 320, 30, 6
+_MOST_CUT = 480  # pixels of the image that a tile shows at most, so that outlines can be judged
+
+
+def draw_sheet(
+    folder: Path, rows: Sequence[Row], classes: Sequence[str], path: Path, count: int = 24
+) -> Path:
+    """Draw a grid of overlays and save it.
+
+    Parameters
+    ----------
+    folder
+        A prepared data set.
+    rows
+        Its images. Half of the sheet at most goes to those with warnings, the rest is spread evenly.
+    classes
+        Their names, for the legend.
+    path
+        Of the PNG file.
+    count
+        Tiles at most.
+
+    Returns
+    -------
+    Path
+        `path`.
+    """
+    chosen = choose(rows, count)
+    columns = min(6, max(1, int(np.ceil(np.sqrt(len(chosen) * 1.5)))))
+    lines = -(-len(chosen) // columns)
+    legend = 24 if classes else 0
+    width, height = columns * (_TILE + _MARGIN), lines * (_TILE + _CAPTION + _MARGIN) + legend
+    sheet = Image.new("RGB", (max(width, _TILE), max(height, legend + 1)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for place, row in enumerate(chosen):
+        x = (place % columns) * (_TILE + _MARGIN)
+        y = legend + (place // columns) * (_TILE + _CAPTION + _MARGIN)
+        sheet.paste(Image.fromarray(_tile(folder, row)), (x, y + _CAPTION))
+        warning = f"! {row.warnings[0]}" if row.warnings else ""
+        pen.text((x + 2, y + 1), f"{row.split}/{row.name}"[:48], "black")
+        facts = f"{row.nuclei} nuclei, {row.mpp:.3g} um/px  {warning}"
+        pen.text((x + 2, y + 14), facts[:52], "firebrick" if warning else "dimgrey")
+    _legend(pen, classes)
+    sheet.save(path)
+    return path
+
+
+def choose(rows: Sequence[Row], count: int) -> list[Row]:
+    """Return at most `count` rows in order: some with warnings, the others spread evenly."""
+    suspects = [i for i, row in enumerate(rows) if row.warnings]
+    taken = set(_spread(suspects, count // 2))
+    rest = [i for i in range(len(rows)) if i not in taken]
+    return [rows[i] for i in sorted(taken | set(_spread(rest, count - len(taken))))]
+
+
+def overlay(
+    image: NDArray[np.uint8], labels: NDArray[np.integer], types: NDArray[np.uint8] | None
+) -> NDArray[np.uint8]:
+    """Return a copy of an image (H, W, 3) with the inner outlines of its nuclei in the colours of their classes."""
+    edge = np.zeros(labels.shape, np.bool_)
+    for axis in (0, 1):
+        step = np.diff(labels.astype(np.int64), axis=axis) != 0
+        first, second = [slice(None)] * 2, [slice(None)] * 2
+        first[axis], second[axis] = slice(None, -1), slice(1, None)
+        edge[tuple(first)] |= step
+        edge[tuple(second)] |= step
+    edge &= labels > 0
+    palette = np.array([UNKNOWN, *(COLOURS[i % len(COLOURS)] for i in range(254)), UNKNOWN], np.uint8)
+    out = image.copy()
+    out[edge] = palette[types[edge]] if types is not None else UNKNOWN
+    return out
+
+
+def _tile(folder: Path, row: Row) -> NDArray[np.uint8]:
+    """Return the middle of an image with outlines, enlarged or reduced to a tile."""
+    height, width = row.shape
+    side = min(height, width, _MOST_CUT)
+    top, left = (height - side) // 2, (width - side) // 2
+    box = (left, top, left + side, top + side)
+    loaded = []
+    for kind, how in (("images", Image.Resampling.BICUBIC), ("instances", None), ("types", None)):
+        path = folder / row.split / kind / f"{row.name}.png"
+        if not path.exists():
+            continue
+        with Image.open(path) as picture:
+            part = picture.crop(box)
+            if kind == "instances":
+                part = part.convert("I")  # 16-bit pictures can't be resized by all versions
+            loaded.append(np.asarray(part.resize((_TILE, _TILE), how or Image.Resampling.NEAREST)))
+    return overlay(loaded[0], loaded[1], loaded[2] if len(loaded) > 2 else None)
+
+
+def _legend(pen: ImageDraw.ImageDraw, classes: Sequence[str]) -> None:
+    x = 4
+    for number, name in enumerate(classes):
+        pen.rectangle((x, 5, x + 12, 17), fill=COLOURS[number % len(COLOURS)])
+        pen.text((x + 16, 5), name, "black")
+        x += 28 + int(pen.textlength(name))
+
+
+def _spread(items: Sequence[int], count: int) -> list[int]:
+    """Return `count` of the items, evenly spaced, or all."""
+    if len(items) <= count:
+        return list(items)
+    return [items[i] for i in np.linspace(0, len(items) - 1, count).astype(int)] if count > 0 else []
