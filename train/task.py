@@ -52,10 +52,19 @@ class MapTask(nn.Module):
         self.register_buffer("class_weights", class_weights)
         self.register_buffer("boundary_weights", torch.tensor([0.7, 1.0, 2.0]))
 
+    def normalised(self, image: Tensor) -> Tensor:
+        """Return the network's input of a (N, 3, H, W) uint8 batch from any device."""
+        scaled = (image.to(self.mean.device).float() - self.mean) / self.std
+        return scaled.contiguous(memory_format=torch.channels_last)
+
     def predict(self, image: Tensor) -> Tensor:
         """Return the raw maps of a (N, 3, H, W) uint8 batch from any device, float32."""
-        scaled = (image.to(self.mean.device).float() - self.mean) / self.std
-        return self.network(scaled.contiguous(memory_format=torch.channels_last)).float()
+        return self.network(self.normalised(image)).float()
+
+    def predict_with_features(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return what `predict` does, and the decoder features behind it, coarse to fine."""
+        raw, features = self.network.forward_with_features(self.normalised(image))
+        return raw.float(), features
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the losses of a batch, see `losses`."""
@@ -77,3 +86,24 @@ class MapTask(nn.Module):
         }
         total = torch.stack([getattr(w, k) * v for k, v in parts.items()]).sum()
         return {**parts, "total": total}
+
+
+class TeacherTask(MapTask):
+    """Learn every map from labels with deep supervision, where the network has heads on its coarser features.
+
+    Their maps get the same losses: `side_weight` times the mean of their totals is added to the total, as the
+    part `side`. Without such heads it is a `MapTask`.
+    """
+
+    side_weight: float = 0.4
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses of a batch, see `losses`."""
+        raw, features = self.predict_with_features(batch["image"])
+        sides = self.network.side_maps(features)
+        with torch.autocast(raw.device.type, enabled=False):
+            parts = self.losses(raw, batch)
+            if not sides:
+                return parts
+            side = torch.stack([self.losses(maps.float(), batch)["total"] for maps in sides]).mean()
+            return {**parts, "side": side, "total": parts["total"] + self.side_weight * side}
