@@ -1,21 +1,16 @@
 """What a network costs: parameters and multiply-accumulate operations (MACs), part by part.
 
-``python -m train.teacher.cost`` prints them for a teacher; sizes are those of its input in pixels:
-
-    python -m train.teacher.cost encoder=vit_small
-    python -m train.teacher.cost --size 256 --size 1024 encoder=sam_vit_b 'decoder.widths=[32,64,128,256,512]'
-
-The keys are those of `train.teacher.TeacherConfig`. Nothing is computed and no memory is taken, however large
-the image: the network is built without values.
+Nothing is computed and no memory is taken, however large the image: the network is built without values.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_nucseg.errors import NucSegError
-from train.config import load_config
+from train.config import describe, load_config
 from train.teacher.attention import Attention
 from train.teacher.teacher import Teacher, TeacherConfig
 
@@ -83,33 +78,43 @@ def cost(network: nn.Module, size: int | tuple[int, int]) -> Cost:
     Cost
     """
     height, width = (size, size) if isinstance(size, int) else size
-    totals: dict[str, int] = defaultdict(int)
-    handles = []
+    modes = {module: module.training for module in network.modules()}
+    device = next(network.parameters()).device
+    try:
+        with _counting(network) as totals, torch.no_grad():
+            network.eval()(torch.zeros(1, 3, height, width, device=device))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    parts = {
+        name: (_parameters(child), sum(n for (part, _), n in totals.items() if part == name))
+        for name, child in network.named_children()
+    }
+    attention = sum(n for (_, kind), n in totals.items() if kind is Attention)
+    return Cost(_parameters(network), sum(totals.values()), attention, parts)
 
-    def counter(part: str) -> Any:
-        def count(module: nn.Module, inputs: Sequence[Any], output: Any) -> None:
-            found = layer_macs(module, inputs, output)
-            totals[part] += found
-            totals[" attention"] += found if isinstance(module, Attention) else 0
+
+@contextlib.contextmanager
+def _counting(network: nn.Module) -> Iterator[dict[tuple[str, type], int]]:
+    """Add up the MACs of the calls meanwhile, by immediate child and by kind of module."""
+    totals: dict[tuple[str, type], int] = defaultdict(int)
+
+    def counter(part: str) -> Callable[[nn.Module, Any, Any], None]:
+        def count(module: nn.Module, inputs: Any, output: Any) -> None:
+            totals[part, type(module)] += layer_macs(module, inputs, output)
 
         return count
 
-    for name, module in network.named_modules():
-        handles.append(module.register_forward_hook(counter(name.split(".")[0])))
-    training, device = network.training, next(network.parameters()).device
+    hooks = [m.register_forward_hook(counter(n.split(".")[0])) for n, m in network.named_modules()]
     try:
-        with torch.no_grad():
-            network.eval()(torch.zeros(1, 3, height, width, device=device))
+        yield totals
     finally:
-        network.train(training)
-        for handle in handles:
-            handle.remove()
-    attention = totals.pop(" attention", 0)
-    parts = {
-        name: (sum(p.numel() for p in child.parameters()), totals[name])
-        for name, child in network.named_children()
-    }
-    return Cost(sum(p.numel() for p in network.parameters()), sum(totals.values()), attention, parts)
+        for hook in hooks:
+            hook.remove()
+
+
+def _parameters(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
 
 
 def table(network: nn.Module, sizes: Sequence[int]) -> str:
@@ -129,24 +134,44 @@ def table(network: nn.Module, sizes: Sequence[int]) -> str:
     return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class CostConfig:
+    """What to count.
+
+    Parameters
+    ----------
+    teacher : TeacherConfig
+        The network; its `weights` are not read.
+    sizes : tuple of int
+        Sides of the square image, in pixels, multiples of 16.
+    """
+
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    sizes: tuple[int, ...] = (256, 1024)
+
+    def __post_init__(self) -> None:
+        if not self.sizes or min(self.sizes) < 1:
+            raise NucSegError(f"sizes={list(self.sizes)} must name at least one size above 0, such as [256].")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point of ``python -m train.teacher.cost``."""
+    prog = "python -m train.teacher.cost"
     parser = argparse.ArgumentParser(
-        prog="python -m train.teacher.cost",
-        description=__doc__,
+        prog=prog,
+        description="Print the parameters and multiply-accumulate operations of a teacher, part by part.",
+        epilog=f"example:\n  {prog} teacher.encoder=vit_base 'sizes=[256,512]'\n\n"
+        f"keys, with their defaults:\n{describe(CostConfig)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", type=Path, help="a TOML file of a teacher")
-    parser.add_argument(
-        "--size", type=int, action="append", help="side of the image in pixels (256 and 1024)"
-    )
-    parser.add_argument("overrides", nargs="*", help="key.sub=value, for example encoder=conv")
+    parser.add_argument("--config", type=Path, help="a TOML file with the keys below")
+    parser.add_argument("overrides", nargs="*", help="key.sub=value")
     args = parser.parse_args(argv)
     try:
-        config = load_config(TeacherConfig, args.config, args.overrides)
+        config = load_config(CostConfig, args.config, args.overrides)
         with torch.device("meta"):
-            teacher = Teacher(config)
-        print(table(teacher, args.size or (256, 1024)))
+            teacher = Teacher(config.teacher)
+        print(table(teacher, config.sizes))
     except NucSegError as error:
         print(error, file=sys.stderr)
         return 2

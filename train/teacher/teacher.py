@@ -34,7 +34,8 @@ class TeacherConfig:
         Channels of the output; four angles give the multi-angle distance map.
     decoder : DecoderConfig
     vit : VitConfig, optional
-        Sizes in place of those of the named transformer.
+        Sizes in place of those of the named transformer, such as vit.width=192 vit.heads=3 (what is not given is
+        that of "vit_small").
     conv : ConvConfig
         Sizes of the convolutional encoder.
     deep_supervision : bool
@@ -160,5 +161,5 @@ def build_teacher(config: TeacherConfig) -> Teacher:
     teacher = Teacher(config)
     if config.weights is not None:
         report: LoadReport = load_encoder(teacher.encoder, config.weights)
-        log.info("%s", report)
+        log.log(logging.WARNING if report.missing else logging.INFO, "%s", report)
     return teacher

@@ -68,10 +68,17 @@ class VitConfig:
             raise NucSegError(
                 "class_token=true goes neither with windows nor with relative positions; set class_token=false."
             )
-        if len(self.taps) != 4 or list(self.taps) != sorted({*self.taps}) or self.taps[0] < 1:
-            raise NucSegError(f"skips={self.skips} must be four rising block numbers from 1 on.")
-        if self.taps[-1] != self.depth:
-            raise NucSegError(f"skips={self.skips} must end with the last block, {self.depth}.")
+        if min(self.mlp, self.depth, self.window + 1, self.neck + 1) < 1:
+            raise NucSegError(
+                f"mlp={self.mlp} and depth={self.depth} must be at least 1, window={self.window} and "
+                f"neck={self.neck} at least 0."
+            )
+        taps = self.taps
+        if len(taps) != 4 or list(taps) != sorted({*taps}) or taps[0] < 1 or taps[-1] != self.depth:
+            raise NucSegError(
+                f"skips={list(taps)} must be four rising block numbers from 1 to depth={self.depth}, the last "
+                "of them the depth; give others."
+            )
 
     @property
     def taps(self) -> tuple[int, ...]:
