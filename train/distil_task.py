@@ -35,8 +35,8 @@ class DistillConfig:
     strides : tuple of int
         Resolutions of the student's features that are compared, such as [16, 8, 4, 2]; empty for all it has.
     normalise : bool
-        Divide the teacher's features of each level by their root mean square in the batch, so that `feature` means the
-        same for any teacher and level.
+        Divide the teacher's features of each level and image by their root mean square, so that `feature` means
+        the same for any teacher and level.
     temperature : float
         Of the probabilities in the comparison of the maps; above 1 softens them.
     class_balanced : bool
@@ -88,7 +88,8 @@ def shared_channels(teacher: MapLayout, student: MapLayout) -> list[int]:
         )
     if missing := set(student.angles) - set(teacher.angles):
         raise NucSegError(
-            f"The student's angle {min(missing)} is not among the teacher's {teacher.angles}; set model.angles to those."
+            f"The student's angle {min(missing)} is not among the teacher's {teacher.angles}; take model.angles from "
+            "these."
         )
     distance = [teacher.distance.start + teacher.angles.index(a) for a in student.angles]
     return [teacher.foreground.start, *distance, *range(teacher.centre.start, teacher.channels)]
@@ -132,8 +133,8 @@ def resize(features: Tensor, size: tuple[int, int]) -> Tensor:
 class DistillTask(nn.Module):
     """Learn from labels and from a teacher.
 
-    The teacher is no part of the module: it has no place in `parameters` or `state_dict`. The projections of the student's
-    features to the teacher's widths have, but are not part of the student.
+    The teacher is no part of the module: it has no place in `parameters` or `state_dict`. The projections of the
+    student's features to the teacher's widths have one, but are no part of the student.
 
     Images may lack labels: with ``batch["labelled"]`` (N,) bool those marked false, without any targets all; they
     are learnt from the teacher alone.
@@ -273,7 +274,7 @@ class DistillTask(nn.Module):
         for (mine, theirs), projection in zip(self._pairs, self.projections, strict=True):
             teacher = told.features[theirs]
             if self.config.normalise:
-                teacher = teacher / teacher.square().mean().sqrt().clamp_min(1e-6)
+                teacher = teacher / teacher.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-6)
             students.append(resize(projection(features[mine].float()), (teacher.shape[2], teacher.shape[3])))
             teachers.append(teacher)
         return FEATURE_LOSSES[self.config.feature_loss](students, teachers)
