@@ -1,4 +1,8 @@
-"""Losses of the map heads (see the design: one per map, each a plain function of raw output and target)."""
+"""Losses of the map heads (see the design: one per map, each a plain function of raw output and target).
+
+Sums over the batch go through `distributed.total`: in a training step of several processes they are sums over the
+crops of all of them, so that a ratio (Dice, a weighted mean) is what one process with all the crops would get.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_nucseg.core.targets import IGNORE
+from train.distributed import total
 
 
 def soft_dice(probability: Tensor, target: Tensor, valid: Tensor | None = None, eps: float = 1.0) -> Tensor:
@@ -16,9 +21,23 @@ def soft_dice(probability: Tensor, target: Tensor, valid: Tensor | None = None, 
     if valid is not None:
         probability, target = probability * valid, target * valid
     axes = (0, 2, 3)
-    overlap = (probability * target).sum(axes)
-    total = probability.sum(axes) + target.sum(axes)
-    return (1 - (2 * overlap + eps) / (total + eps)).mean()
+    overlap = total((probability * target).sum(axes))
+    both = total(probability.sum(axes) + target.sum(axes))
+    return (1 - (2 * overlap + eps) / (both + eps)).mean()
+
+
+def weighted_cross_entropy(
+    raw: Tensor, target: Tensor, weights: Tensor, known: Tensor | None = None
+) -> Tensor:
+    """Weighted mean of the cross-entropy over all pixels, or the known ones; 0 if none is.
+
+    raw (N, C, H, W) logits, target (N, H, W) int64, weights (C,), known (N, H, W) bool.
+    """
+    if known is not None:
+        target = torch.where(known, target, -100)
+    sums = F.cross_entropy(raw, target, weights, ignore_index=-100, reduction="sum")
+    weight = weights[target.clamp_min(0)] * (target >= 0)
+    return total(sums) / total(weight.sum()).clamp_min(torch.finfo(weight.dtype).tiny)
 
 
 def focal_tversky(
@@ -30,11 +49,11 @@ def focal_tversky(
     """
     axes = (0, 2, 3)
     probability, target = probability * valid, target * valid
-    hit = (probability * target).sum(axes)
-    missed = ((1 - probability) * target).sum(axes)
-    wrong = (probability * (1 - target) * valid).sum(axes)
+    hit = total((probability * target).sum(axes))
+    missed = total(((1 - probability) * target).sum(axes))
+    wrong = total((probability * (1 - target) * valid).sum(axes))
     index = (hit + 1) / (hit + alpha * missed + (1 - alpha) * wrong + 1)
-    present = (target.sum(axes) > 0).to(index.dtype)
+    present = (total(target.sum(axes)) > 0).to(index.dtype)
     return (((1 - index).clamp_min(1e-6) ** gamma) * present).sum() / present.sum().clamp_min(1)
 
 
@@ -63,10 +82,10 @@ def distance_loss(raw: Tensor, target: Tensor, inside: Tensor, angles: tuple[int
     raw, target (N, K, H, W); `inside` (N, H, W) tells how much a pixel counts, 0 to 1.
     """
     mask = inside[:, None].to(raw.dtype)
-    count = mask.sum().clamp_min(1) * len(angles)
-    plain = ((raw - target) ** 2 * mask).sum() / count
+    count = total(mask.sum()).clamp_min(1) * len(angles)
+    plain = total(((raw - target) ** 2 * mask).sum()) / count
     slope = directional_derivative(raw, angles) - directional_derivative(target, angles)
-    return plain + (slope**2 * mask).sum() / count
+    return plain + total((slope**2 * mask).sum()) / count
 
 
 def centre_loss(raw: Tensor, target: Tensor, peak_weight: float = 10.0) -> Tensor:
@@ -78,7 +97,7 @@ def centre_loss(raw: Tensor, target: Tensor, peak_weight: float = 10.0) -> Tenso
 def boundary_loss(raw: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     """Class-weighted cross-entropy + Dice; raw (N, 3, H, W) logits, target (N, H, W)."""
     wanted = F.one_hot(target.long(), 3).movedim(-1, 1).to(raw.dtype)
-    return F.cross_entropy(raw, target.long(), weights) + soft_dice(raw.softmax(1), wanted)
+    return weighted_cross_entropy(raw, target.long(), weights) + soft_dice(raw.softmax(1), wanted)
 
 
 def type_loss(raw: Tensor, target: Tensor, weights: Tensor) -> Tensor:
@@ -87,9 +106,7 @@ def type_loss(raw: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     raw (N, C + 1, H, W) logits, target (N, H, W) with `IGNORE` for unknown.
     """
     known = target != IGNORE
-    if not bool(known.any()):
-        return raw.sum() * 0
     clean = torch.where(known, target, 0).long()
-    ce = F.cross_entropy(raw, torch.where(known, clean, -100), weights, ignore_index=-100)
+    ce = weighted_cross_entropy(raw, clean, weights, known)
     wanted = F.one_hot(clean, raw.shape[1]).movedim(-1, 1).to(raw.dtype)
     return ce + focal_tversky(raw.softmax(1), wanted, known[:, None].to(raw.dtype))
