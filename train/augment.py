@@ -84,12 +84,14 @@ def _colour(image: Image, rng: np.random.Generator, amount: float) -> Image:
     gain = (1 + rng.uniform(-amount, amount)) * (1 + rng.uniform(-amount, amount, 3) / 2)
     offset = 255 * rng.uniform(-amount, amount) / 2
     table = np.clip(np.arange(256)[:, None] * gain + offset, 0, 255)
-    return np.asarray(cv2.LUT(image, table.astype(np.uint8).reshape(1, 256, 3)), np.uint8)
+    return np.asarray(cv2.LUT(image, np.rint(table).astype(np.uint8).reshape(1, 256, 3)), np.uint8)
 
 
 def _jpeg(image: Image, quality: int) -> Image:
-    encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)
+    # OpenCV takes and gives BGR; JPEG weighs red and blue differently
+    encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    decoded = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)
+    return np.ascontiguousarray(decoded[..., ::-1])
 
 
 def augment_colour(image: Image, rng: np.random.Generator, config: AugmentConfig) -> Image:
@@ -105,7 +107,7 @@ def augment_colour(image: Image, rng: np.random.Generator, config: AugmentConfig
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, config.blur))
     if rng.random() < config.p_noise:
         noise = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(1, config.noise))
-        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+        image = np.rint(np.clip(image + noise, 0, 255)).astype(np.uint8)
     if rng.random() < config.p_jpeg:
         image = _jpeg(image, int(rng.integers(config.jpeg, 96)))
     return image

@@ -1,0 +1,39 @@
+"""Augmentation changes what it should, and nothing else."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from train.augment import AugmentConfig, _colour, _jpeg, augment_colour
+
+NOTHING = {"p_stain": 0.0, "p_colour": 0.0, "p_blur": 0.0, "p_noise": 0.0, "p_jpeg": 0.0, "p_coarse": 0.0}
+
+
+@pytest.mark.parametrize("quality", [35, 80])
+def test_jpeg_is_that_of_an_rgb_image(synthetic, quality):
+    crop = np.ascontiguousarray(synthetic.image[:128, :128])
+    buffer = io.BytesIO()
+    Image.fromarray(crop).save(buffer, "JPEG", quality=quality)
+    wanted = np.asarray(Image.open(buffer)).astype(int)
+    difference = np.abs(_jpeg(crop, quality).astype(int) - wanted)
+    assert difference.mean() < 0.5  # with red and blue swapped: above 2
+    assert _jpeg(crop, quality).flags.c_contiguous
+
+
+def test_noise_and_colour_leave_the_mean_where_it_is():
+    rng = np.random.default_rng(0)
+    grey = np.full((256, 256, 3), 128, np.uint8)
+    noisy = augment_colour(grey, rng, AugmentConfig(**(NOTHING | {"p_noise": 1.0})))
+    assert noisy.std() > 0.5
+    assert noisy.mean() == pytest.approx(128, abs=0.05)  # truncated it would be 127.5
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
+    assert np.array_equal(_colour(ramp, rng, 0.0), ramp)
+    means = [_colour(grey, rng, 0.02).mean() for _ in range(400)]
+    assert np.mean(means) == pytest.approx(128, abs=0.25)
+
+
+def test_nothing_asked_nothing_done(synthetic):
+    crop = synthetic.image[:64, :64]
+    assert np.array_equal(augment_colour(crop, np.random.default_rng(1), AugmentConfig(**NOTHING)), crop)
