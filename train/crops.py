@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -14,6 +15,7 @@ from napari_nucseg.core.maps import MapLayout
 from napari_nucseg.core.targets import make_targets
 from train.augment import AugmentConfig, augment_colour, random_affine, warp
 from train.data import AnnotatedImage, SetConfig
+from train.orient import Orientation
 
 Batch = dict[str, Tensor]
 
@@ -36,6 +38,36 @@ class CropConfig:
     size: int = 256
     mpp: float = 0.25
     p_balanced: float = 0.5
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One crop.
+
+    Attributes
+    ----------
+    image : uint8 (size, size, 3)
+    labels : integers (size, size)
+    types : uint8 (size, size), or None where the image has no classes
+    labelled : bool
+        False where the labels are not known (and all 0).
+    """
+
+    image: NDArray[np.uint8]
+    labels: NDArray[np.integer]
+    types: NDArray[np.uint8] | None
+    labelled: bool
+
+    def item(self, layout: MapLayout) -> Batch:
+        """Return the image, its targets, and `labelled` as tensors."""
+        targets = to_batch_item(self.image, self.labels, self.types, layout)
+        return {**targets, "labelled": torch.tensor(self.labelled)}
+
+    def turned(self, orientation: Orientation) -> Sample:
+        """Return the crop in another orientation."""
+        turn = orientation.turn_array
+        types = None if self.types is None else turn(self.types)
+        return Sample(turn(self.image), turn(self.labels), types, self.labelled)
 
 
 class Crops(Dataset[Batch]):
@@ -69,7 +101,8 @@ class Crops(Dataset[Batch]):
             float(rng.uniform(min(margin, width / 2), max(width - margin, width / 2))),
         )
 
-    def __getitem__(self, index: int) -> Batch:
+    def sample(self, index: int) -> Sample:
+        """Return the augmented pixels and labels of a crop, before targets are made of them."""
         rng = np.random.default_rng([self.seed, index])
         source = self.images[rng.choice(len(self.images), p=self.shares)]
         zoom = self.crop.mpp / source.mpp
@@ -77,7 +110,10 @@ class Crops(Dataset[Batch]):
         image = augment_colour(warp(source.image, matrix, self.crop.size, nearest=False), rng, self.augment)
         labels = warp(source.labels, matrix, self.crop.size, nearest=True)
         types = None if source.types is None else warp(source.types, matrix, self.crop.size, nearest=True)
-        return to_batch_item(image, labels, types, self.layout)
+        return Sample(image, labels, types, source.labelled)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.sample(index).item(self.layout)
 
 
 def to_batch_item(

@@ -37,6 +37,9 @@ class SetConfig:
         of unknown and mixed magnification.
     merge : str, optional
         Name of a class merge in ``dataset.json`` (such as ``merge_pannuke``).
+    labelled : bool
+        False for images without labels, in ``<set>/train/images`` or ``<set>/images``: only a teacher can teach
+        with them.
     """
 
     weight: float = 1.0
@@ -44,6 +47,7 @@ class SetConfig:
     mpp: float | None = None
     mpp_from_size: float | None = None
     merge: str | None = None
+    labelled: bool = True
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class AnnotatedImage:
     mpp: float
     nuclei: NDArray[np.int64]
     """(n, 3): row, column and class (0 unknown) of every nucleus."""
+    labelled: bool = True
+    """False if the truth is not known; `labels` are all 0 then."""
 
 
 def class_lookup(meta: dict[str, Any], merge: str | None, classes: tuple[str, ...]) -> NDArray[np.uint8]:
@@ -124,7 +130,7 @@ def nucleus_classes(
     return points, np.where(votes.max(1) > 0, votes.argmax(1), 0)
 
 
-def image_names(folder: Path, split: str) -> list[str]:
+def image_names(folder: Path, split: str = ".") -> list[str]:
     """Return the names of a split, sorted; `NucSegError` if the folder does not have the layout."""
     images = folder / split / "images"
     if not images.is_dir():
@@ -132,13 +138,36 @@ def image_names(folder: Path, split: str) -> list[str]:
     return sorted(p.stem for p in images.iterdir() if p.suffix.lower() in {".png", ".jpg", ".tif", ".tiff"})
 
 
+def _split_folder(folder: Path, split: str, config: SetConfig) -> Path:
+    """Return the folder of a split; a set without labels need not have any splits."""
+    plain = not config.labelled and not (folder / split / "images").is_dir()
+    return folder if plain else folder / split
+
+
+def _unlabelled(
+    folder: Path, name: str, image: NDArray[np.uint8], config: SetConfig, meta: dict[str, Any]
+) -> AnnotatedImage:
+    """Return an image without truth."""
+    mpp = _read_index(folder).get(name) or config.mpp or meta.get("mpp")
+    if mpp is None:
+        raise NucSegError(
+            f"Resolution of '{folder.name}/{name}' is unknown; set data.sets.{folder.name}.mpp."
+        )
+    blank = np.zeros(image.shape[:2], np.int32)
+    return AnnotatedImage(
+        folder.name, name, image, blank, None, float(mpp), np.zeros((0, 3), np.int64), False
+    )
+
+
 def load_image(
     folder: Path, split: str, name: str, config: SetConfig, classes: tuple[str, ...]
 ) -> AnnotatedImage:
     """Read one image with its truth; classes are mapped to positions in `classes`."""
     meta = json.loads((folder / "dataset.json").read_text())
-    path = next((folder / split / "images").glob(f"{name}.*"))
+    path = next((_split_folder(folder, split, config) / "images").glob(f"{name}.*"))
     image = np.asarray(Image.open(path).convert("RGB"))
+    if not config.labelled:
+        return _unlabelled(folder, name, image, config, meta)
     labels = np.asarray(Image.open(folder / split / "instances" / f"{name}.png")).astype(np.int32)
     types = None
     types_path = folder / split / "types" / f"{name}.png"
@@ -164,7 +193,7 @@ def load_split(
     for key, config in sets.items():
         out += [
             load_image(root / key, "train", name, config, classes)
-            for name in image_names(root / key, "train")
+            for name in image_names(_split_folder(root / key, "train", config))
             if name.startswith(config.held_out or ("\0",)) == held_out
         ]
     if not out:

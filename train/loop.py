@@ -27,11 +27,12 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import Dataset
 
 from napari_nucseg.errors import NucSegError
 from train import distributed
 from train.best import Best
-from train.crops import Batch, Crops, loader
+from train.crops import Batch, loader
 from train.loop_config import LoopConfig
 from train.optim import learning_rate, parameter_groups, precision, update_ema
 from train.runlog import RunLog
@@ -51,7 +52,7 @@ class Loop:
     task : nn.Module
         ``task(batch) -> dict of scalar losses`` with ``total``. It is moved to the device and trained in place. If a
         step can leave some of its parameters without gradient, it says so by ``skips_parameters = True``.
-    crops : Crops
+    crops : Dataset of Batch
         What is trained on.
     config : LoopConfig
     run : RunLog
@@ -60,7 +61,7 @@ class Loop:
         "cpu", "cuda" (each process its own) or one device.
     identity : dict
         What makes the run the one it is; going on with another is refused.
-    held : Crops, optional
+    held : Dataset of Batch, optional
         Validation images as crops, for the losses ``val/loss_*``.
 
     Raises
@@ -72,12 +73,12 @@ class Loop:
     def __init__(
         self,
         task: nn.Module,
-        crops: Crops,
+        crops: Dataset[Batch],
         config: LoopConfig,
         run: RunLog,
         device: str,
         identity: dict[str, Any],
-        held: Crops | None = None,
+        held: Dataset[Batch] | None = None,
     ) -> None:
         self.config, self.crops, self.held, self.run = config, crops, held, run
         self.device = distributed.join(device)
