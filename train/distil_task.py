@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from napari_nucseg.core.maps import MapLayout
 from napari_nucseg.errors import NucSegError
-from train import distillation
+from train import distillation, distributed
 from train.crops import Batch
 from train.task import LossWeights, MapTask
 from train.teacher_outputs import TeacherOutput, TeacherSource
@@ -254,11 +254,12 @@ class DistillTask(nn.Module):
         """Return the student's own losses on those images of a batch that have labels; zeros if none has."""
         if "foreground" in batch:
             known = batch.get("labelled")
-            if known is None or bool(known.all()):
+            if known is None:
                 return self.task.losses(raw, batch)
             if bool(known.any()):
                 names = ("foreground", "distance", "centre", "boundary", "type")
-                return self.task.losses(raw[known], {name: batch[name][known] for name in names})
+                with distributed.alone():  # another process may have no labelled image in this step
+                    return self.task.losses(raw[known], {name: batch[name][known] for name in names})
         nothing = raw.sum() * 0
         return {f.name: nothing for f in dataclasses.fields(LossWeights)} | {"total": nothing}
 

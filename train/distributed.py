@@ -100,6 +100,16 @@ def joint() -> Iterator[None]:
         _joint.reset(token)
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within it `total` is this process' own: for losses that not every process computes in every step."""
+    token = _joint.set(False)
+    try:
+        yield
+    finally:
+        _joint.reset(token)
+
+
 class _Total(torch.autograd.Function):
     """Sum over the processes; its gradient is the sum of theirs."""
 
