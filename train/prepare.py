@@ -26,7 +26,7 @@ from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.mpp import Mpp
 from train.checks import check, duplicates
 from train.class_map import ClassMap, OpenClasses
-from train.config import load_config, to_mapping
+from train.config import describe, load_config, to_mapping
 from train.prepare_report import Report
 from train.prepared import SetWriter
 from train.readers import FORMATS, ReadOptions, Source, open_source
@@ -153,8 +153,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train.prepare",
         description=__doc__,
-        epilog=f"formats:\n{formats}\n\nconfig keys are those of PrepareConfig, such as split.seed=1 or "
-        "split.published.fold3=train;\na class map is described in train/class_map.py.",
+        epilog=f"formats:\n{formats}\n\nclass maps: see train/class_map.py, and train/configs/classes.toml for one."
+        f"\n\nkeys of the config, with their defaults:\n{describe(PrepareConfig)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )

@@ -62,9 +62,9 @@ def draw_sheet(
         y = legend + (place // columns) * (_TILE + _CAPTION + _MARGIN)
         sheet.paste(Image.fromarray(_tile(folder, row)), (x, y + _CAPTION))
         warning = f"! {row.warnings[0]}" if row.warnings else ""
-        pen.text((x + 2, y + 1), f"{row.split}/{row.name}"[:48], "black")
         facts = f"{row.nuclei} nuclei, {row.mpp:.3g} um/px  {warning}"
-        pen.text((x + 2, y + 14), facts[:52], "firebrick" if warning else "dimgrey")
+        pen.text((x + 2, y + 1), _fitting(pen, f"{row.split}/{row.name}"), "black")
+        pen.text((x + 2, y + 14), _fitting(pen, facts), "firebrick" if warning else "dimgrey")
     _legend(pen, classes)
     sheet.save(path)
     return path
@@ -113,6 +113,15 @@ def _tile(folder: Path, row: Row) -> NDArray[np.uint8]:
                 part = part.convert("I")  # 16-bit pictures can't be resized by all versions
             loaded.append(np.asarray(part.resize((_TILE, _TILE), how or Image.Resampling.NEAREST)))
     return overlay(loaded[0], loaded[1], loaded[2] if len(loaded) > 2 else None)
+
+
+def _fitting(pen: ImageDraw.ImageDraw, text: str) -> str:
+    """Return a text that a tile has room for."""
+    if pen.textlength(text) <= _TILE:
+        return text
+    while pen.textlength(text + "...") > _TILE:
+        text = text[:-1]
+    return text + "..."
 
 
 def _legend(pen: ImageDraw.ImageDraw, classes: Sequence[str]) -> None:

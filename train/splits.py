@@ -36,8 +36,8 @@ class SplitConfig:
     val_fraction, test_fraction : float
         Share of the images to hold out for validation and test, where the published form holds out none of its own.
     pattern : str
-        Regular expression that finds the patient in a name: its first group, or all that it matches. Names
-        without a match are patients of their own.
+        Regular expression that finds the patient in a name: its first group, or all that it matches. Where
+        neither this nor the set itself tells the patient, every image counts as one.
     seed : int
         Of the choice. A patient's place in the order depends on seed and name only, so that few patients change
         sides when images are added.
