@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import pytest
+
+from napari_nucseg.core.targets import IGNORE
+from napari_nucseg.errors import NucSegError
+from train.class_map import ClassMap, OpenClasses
+from train.readers import conic, mat, pannuke
+
+SHIPPED = Path(__file__).parents[2] / "train/configs/classes.toml"
+
+
+def load(tmp_path, text):
+    path = tmp_path / "map.toml"
+    path.write_text(text)
+    return ClassMap.load(path)
+
+
+def test_sets_with_different_classes_are_merged():
+    """The shipped map knows every class of the published sets."""
+    shared = ClassMap.load(SHIPPED)
+    assert shared.classes == ("neoplastic", "inflammatory", "connective", "epithelial", "other")
+    assert shared.numbers(pannuke.CLASSES, "pannuke")[:7].tolist() == [0, 1, 2, 3, 5, 4, IGNORE]
+    assert shared.numbers(mat.CONSEP, "consep")[:8].tolist() == [0, 5, 2, 4, 1, 3, 3, 3]
+    assert shared.numbers(conic.CLASSES, "conic")[:7].tolist() == [0, 2, IGNORE, 2, 2, 2, 3]
+    assert shared.numbers(["epithelial"], "qupath")[1] == 4  # only some formats' are of unknown kind
+    assert shared.numbers(["  Healthy  EPITHELIAL"])[1] == 4
+
+
+def test_an_unknown_class_names_the_nearest(tmp_path):
+    small = load(tmp_path, '[classes]\ntumour = ["neoplastic"]\nother = ["connective"]')
+    with pytest.raises(
+        NucSegError, match="'neoplastik' of the data is not in the class map; did you write it 'neopl"
+    ):
+        small.numbers(["neoplastik"])
+    with pytest.raises(NucSegError, match=r"'xyz'.*add it to a class or to 'ignore'"):
+        small.numbers(["xyz"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[classes", "not valid TOML"),
+        ("ignore = []", r"no table \[classes\]"),
+        ("[clases]\na = []", "the key 'clases'"),
+        ('[classes]\na = "b"', "'a' in class map .* must be a list of names"),
+        ('[classes]\na = ["x"]\nb = ["X"]', "names 'X' twice"),
+        ('ignore = ["x"]\n[classes]\na = ["x"]', "names 'x' twice"),
+    ],
+)
+def test_bad_maps_are_told(tmp_path, text, said):
+    with pytest.raises(NucSegError, match=said) as caught:
+        load(tmp_path, text)
+    assert "map.toml" in str(caught.value)
+
+
+def test_a_missing_map_is_told(tmp_path):
+    with pytest.raises(NucSegError, match="No such file"):
+        ClassMap.load(tmp_path / "none.toml")
+
+
+def test_without_a_map_classes_keep_their_numbers_as_more_appear():
+    classes = OpenClasses(["b"])
+    assert classes.numbers(["a", "b"])[:4].tolist() == [0, 2, 1, IGNORE]
+    assert classes.numbers(["c", "a"])[:3].tolist() == [0, 3, 2]
+    assert classes.classes == ("b", "a", "c")
+    with pytest.raises(NucSegError, match="more than 254 classes"):
+        classes.numbers([str(i) for i in range(255)])

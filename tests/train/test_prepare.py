@@ -1,0 +1,156 @@
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from train.data import SetConfig, load_split
+from train.prepare import main
+
+
+@pytest.fixture
+def toy(dataset, tmp_path):
+    """The toy set with its first training image's labels lost, and the second's cut short."""
+    shutil.copytree(dataset / "toy", tmp_path / "toy")
+    return tmp_path / "toy"
+
+
+@pytest.fixture
+def spoilt(toy):
+    (toy / "train/instances/im_0.png").unlink()
+    path = toy / "train/images/im_1.png"
+    path.write_bytes(path.read_bytes()[:1000])
+    return toy
+
+
+def rows_of(folder):
+    with (folder / "index.csv").open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_what_is_prepared_can_be_trained_on_and_is_what_it_was(toy, tmp_path, capsys):
+    out = tmp_path / "sets" / "mine"
+    assert main(["--in", str(toy), "--out", str(out), "--val-fraction", "0.25"]) == 0
+    assert "8 images" in capsys.readouterr().out
+    assert {(r["split"], r["name"]) for r in rows_of(out) if r["split"] == "test"} == {
+        ("test", f"im_{i}") for i in range(4)
+    }
+    assert sum(r["split"] == "val" for r in rows_of(out)) == 1
+    classes = ("neoplastic", "inflammatory", "connective", "epithelial", "other")
+    before = load_split(toy.parent, {"toy": SetConfig()}, classes, held_out=False)
+    after = load_split(out.parent, {"mine": SetConfig()}, classes, held_out=False)
+    originals = {im.image.tobytes(): im for im in before}
+    assert len(after) == 3
+    for image in after:
+        twin = originals[image.image.tobytes()]
+        assert image.mpp == 0.25
+        assert (image.types == np.where(twin.labels > 0, twin.types, 0)).all()
+        pairs = np.unique(np.stack([image.labels.ravel(), twin.labels.ravel()]), axis=1)
+        assert pairs.shape[1] == len(np.unique(image.labels)) == len(np.unique(twin.labels))
+    assert json.loads((out / "dataset.json").read_text())["merge_two"]
+
+
+def test_prepared_data_are_prepared_to_the_same(toy, tmp_path):
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    assert main(["--in", str(toy), "--out", str(once), "--sheet", "0"]) == 0
+    assert main(["--in", str(once), "--out", str(twice), "--sheet", "0"]) == 0
+    files = sorted(p.relative_to(once) for p in once.rglob("*.png"))
+    assert files == sorted(p.relative_to(twice) for p in twice.rglob("*.png"))
+    assert len(files) == 24
+    assert all((once / f).read_bytes() == (twice / f).read_bytes() for f in files)
+
+
+def test_bad_files_are_named_and_the_rest_goes_on(spoilt, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["--in", str(spoilt), "--out", str(out)]) == 1
+    said = capsys.readouterr()
+    assert "6 images" in said.out
+    assert "2 left out" in said.out
+    report = json.loads((out / "report.json").read_text())
+    assert len(report["failures"]) == 2
+    for name, line in zip(("im_0.png", "im_1.png"), report["failures"], strict=True):
+        assert name in line
+        assert line in said.err
+        assert f"- {line}" in (out / "report.md").read_text()
+    assert len(rows_of(out)) == 6
+
+
+def test_the_report_counts_what_is_there(toy, tmp_path):
+    out = tmp_path / "out"
+    assert main(["--in", str(toy), "--out", str(out)]) == 0
+    report = json.loads((out / "report.json").read_text())
+    test = report["splits"]["test"]
+    pixels = [
+        (np.asarray(Image.open(p)), np.asarray(Image.open(toy / "test/types" / p.name)))
+        for p in sorted((toy / "test/instances").iterdir())
+    ]
+    assert test["nuclei"] == sum(len(np.unique(labels)) - 1 for labels, _ in pixels)
+    tumour = sum(len(np.unique(labels[types == 1])) for labels, types in pixels)
+    assert test["classes"]["neoplastic"] == tumour > 0
+    assert f"| test | 4 | 4 | {test['nuclei']} | {tumour} |" in (out / "report.md").read_text()
+    with Image.open(out / "sheet.png") as sheet:
+        assert min(sheet.size) > 600
+
+
+def test_a_class_map_merges_classes(toy, tmp_path, capsys):
+    path = tmp_path / "map.toml"
+    path.write_text('ignore = ["other"]\n[classes]\nround = ["inflammatory"]\nlong = ["connective"]\n')
+    arguments = ["--in", str(toy), "--out", str(tmp_path / "out"), "--classes", str(path), "--sheet", "0"]
+    assert main(arguments) == 2
+    assert "'neoplastic' of the data is not in the class map" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    path.write_text(path.read_text() + 'rest = ["neoplastic", "epithelial"]\n')
+    assert main(arguments) == 0
+    meta = json.loads((tmp_path / "out/dataset.json").read_text())
+    assert meta["classes"] == ["background", "round", "long", "rest"]
+    assert "merge_two" not in meta
+    table = np.array([0, 3, 1, 2, 3, 255])
+    for image in sorted((tmp_path / "out/test/types").iterdir()):
+        labels = np.asarray(Image.open(toy / "test/instances" / image.name))
+        types = np.where(labels > 0, np.asarray(Image.open(toy / "test/types" / image.name)), 0)
+        assert (np.asarray(Image.open(image)) == table[types]).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--out", "OUT"], "--in is missing"),
+        (["--in", "TOY"], "--out is missing"),
+        (["--in", "TOY", "--out", "TOY"], "is not an empty folder"),
+        (["--in", "TOY", "--out", "OUT", "--mpp", "25"], "no usable mpp"),
+        (["--in", "TOY", "--out", "OUT", "splt.seed=1"], "did you mean 'split'"),
+        (["--in", "TOY", "--out", "OUT", "--limit", "-1"], "limit=-1"),
+        (["--in", "TOY/nowhere", "--out", "OUT"], "does not exist"),
+        (["--in", "TOY", "--out", "OUT", "--format", "conic"], "no data set of the format conic"),
+    ],
+)
+def test_bad_usage_is_told_and_leaves_nothing(toy, tmp_path, capsys, arguments, said):
+    places = {"TOY": str(toy), "OUT": str(tmp_path / "out")}
+    filled = [places.get(a, a.replace("TOY", str(toy))) for a in arguments]
+    assert main(filled) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_resolution_is_asked_for(toy, tmp_path, capsys):
+    meta = json.loads((toy / "dataset.json").read_text())
+    (toy / "dataset.json").write_text(json.dumps({**meta, "mpp": None}))
+    arguments = ["--in", str(toy), "--out", str(tmp_path / "out"), "--sheet", "0", "--limit", "2"]
+    assert main(arguments) == 2
+    assert "state it with --mpp" in capsys.readouterr().err
+    assert main([*arguments, "--mpp", "0.25"]) == 0
+    assert {r["mpp"] for r in rows_of(tmp_path / "out")} == {"0.25"}
+
+
+def test_a_config_file_and_options_agree(toy, tmp_path):
+    (tmp_path / "p.toml").write_text(
+        f"source = '{toy}'\nsheet = 0\nlimit = 4\n[split]\nseed = 5\npublished = {{test = 'train'}}\n"
+    )
+    out = tmp_path / "out"
+    assert main(["--config", str(tmp_path / "p.toml"), "--out", str(out), "split.val_fraction=0.5"]) == 0
+    assert sorted(r["split"] for r in rows_of(out)) == ["train", "train", "val", "val"]
+    assert not (out / "sheet.png").exists()

@@ -1,0 +1,33 @@
+import numpy as np
+
+from train.prepared import Row
+from train.sheet import COLOURS, UNKNOWN, choose, overlay
+
+
+def row(name, *warnings):
+    return Row(name, "train", name, None, None, "", (9, 9), 0.25, "", 1, (), 0, 6.0, name, warnings)
+
+
+def test_outlines_lie_on_the_edge_of_nuclei_in_the_colour_of_the_class():
+    image = np.full((20, 20, 3), 7, np.uint8)
+    labels, types = np.zeros((20, 20), np.uint16), np.zeros((20, 20), np.uint8)
+    labels[2:8, 2:8], types[2:8, 2:8] = 1, 2
+    labels[8:14, 2:8], types[8:14, 2:8] = 2, 255
+    drawn = overlay(image, labels, types)
+    assert (drawn[2, 2:8] == COLOURS[1]).all()
+    assert (drawn[7, 3] == COLOURS[1]).all()  # touching nuclei are told apart
+    assert (drawn[8, 3] == UNKNOWN).all()
+    assert (drawn[3:7, 3:7] == 7).all()
+    assert (drawn[labels == 0] == 7).all()
+    assert (image == 7).all()
+    assert (overlay(image, labels, None)[2, 2] == UNKNOWN).all()
+
+
+def test_images_with_warnings_come_first_but_do_not_fill_the_sheet():
+    rows = [row(f"{i:03d}", *(["odd"] if i >= 80 else [])) for i in range(100)]
+    chosen = choose(rows, 10)
+    assert len(chosen) == 10
+    assert 5 <= sum(bool(r.warnings) for r in chosen) <= 7
+    assert [r.name for r in chosen] == sorted(r.name for r in chosen)
+    assert choose(rows[:3], 10) == rows[:3]
+    assert choose([], 10) == []
