@@ -1,7 +1,10 @@
 """Public encoder weights from a local file: DINO, HIPT ViT-256, the image encoder of SAM, or our own runs.
 
 The tensors are found wherever they lie in the file: nested under "teacher", "student", "state_dict" or the like,
-behind "module.", "backbone.", "image_encoder." or any other prefix. Nothing but tensors is unpickled.
+behind "module.", "backbone.", "image_encoder." or any other prefix. No object that could run code is unpickled.
+
+The weights expect the normalisation they were trained with, of 8-bit RGB: DINO and SAM a mean of (123.675, 116.28,
+103.53) and a standard deviation of (58.395, 57.12, 57.375), HIPT 127.5 for both.
 """
 
 from __future__ import annotations
