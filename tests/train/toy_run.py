@@ -1,0 +1,105 @@
+"""A small task on made-up crops; as a script, one of the processes of a training under torchrun."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from napari_nucseg.core.maps import MapLayout
+from napari_nucseg.errors import NucSegError
+from train import distributed
+from train.loop import Loop, LoopConfig
+from train.runlog import RunLog
+from train.task import LossWeights, MapTask
+
+LAYOUT = MapLayout((0, 90), 2)
+SIZE = 16
+
+
+class MadeUp(Dataset):
+    """Crops of noise with random truth, unlike each other in how much they hold; odd ones have no classes."""
+
+    def __getitem__(self, index):
+        rng = torch.Generator().manual_seed(1000 + index)
+        shape = (SIZE, SIZE)
+        inside = torch.rand(shape, generator=rng) < 0.1 + 0.2 * (index % 4)
+        kinds = torch.randint(0, 3, shape, generator=rng, dtype=torch.uint8)
+        return {
+            "image": torch.randint(0, 256, (3, *shape), generator=rng, dtype=torch.uint8),
+            "foreground": inside,
+            "distance": torch.rand((2, *shape), generator=rng) * 2 - 1,
+            "centre": torch.rand(shape, generator=rng),
+            "boundary": kinds,
+            "type": torch.full(shape, 255, dtype=torch.uint8) if index % 2 else kinds,
+        }
+
+    def __len__(self):
+        return 10**6
+
+
+def make_task(norm: bool = False, dropout: float = 0.0) -> MapTask:
+    torch.manual_seed(3)
+    network = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1),
+        nn.BatchNorm2d(6) if norm else nn.Identity(),
+        nn.Tanh(),
+        nn.Dropout(dropout),
+        nn.Conv2d(6, LAYOUT.channels, 1),
+    )
+    weights = torch.tensor([0.5, 1.0, 3.0])
+    return MapTask(network, LAYOUT, (128.0,) * 3, (60.0,) * 3, LossWeights(), weights)
+
+
+def make_loop(folder: Path, task=None, held=None, **settings) -> Loop:
+    settings = {
+        "batch_size": 2,
+        "workers": 0,
+        "amp": "off",
+        "clip": 1e9,
+        "warmup": 1,
+        "log_every": 1,
+    } | settings
+    return Loop(task or make_task(), MadeUp(), LoopConfig(**settings), RunLog(folder), "cpu", {}, held)
+
+
+def gradients(loop: Loop) -> dict[str, torch.Tensor]:
+    """Of the last step."""
+    return {name: p.grad.clone() for name, p in loop.task.named_parameters()}
+
+
+CALLS = itertools.count()
+
+
+def by_step(task) -> dict[str, float]:
+    """Validation that never gets better in process 0, and always in the others."""
+    return {"bPQ": 0.5 + 0.01 * distributed.rank() * next(CALLS)}
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    rank = distributed.rank()
+    one = make_loop(folder / f"one_{rank}", steps=1, held=MadeUp(), validation_crops=6)
+    one.fit(by_step)
+    torch.save(gradients(one), folder / f"gradients_{rank}.pt")
+    torch.save(one.average.state_dict(), folder / f"average_{rank}.pt")
+    parts = make_loop(folder / f"parts_{rank}", steps=1, accumulate=2)
+    parts.fit(by_step)
+    torch.save(gradients(parts), folder / f"parts_{rank}.pt")
+    # batch norm and dropout; stops for want of a better bPQ, which only process 0 may decide
+    norm = make_loop(folder / "norm", make_task(True, 0.3), steps=50, validate_every=2, patience=2)
+    norm.fit(by_step)
+    torch.save(norm.average.state_dict(), folder / f"norm_{rank}.pt")
+    try:
+        make_loop(folder / f"norm{'_' * rank}", make_task(True, 0.3), steps=50)
+    except NucSegError as error:
+        (folder / f"said_{rank}.json").write_text(json.dumps([norm.step, str(error)]))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
