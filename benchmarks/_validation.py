@@ -13,7 +13,7 @@ from napari_nucseg.inference import collect, make_plan, predict_window, run
 from napari_nucseg.io.slide import Mpp
 from napari_nucseg.session import Session
 from train.data import AnnotatedImage, load_image
-from train.evaluate import Selection, schemes_for, select
+from train.evaluate import Selection, Wanted, schemes_for, select
 from train.scores import Scheme
 
 if TYPE_CHECKING:
@@ -59,15 +59,15 @@ def known_fields(plan: Plan) -> FieldCache:
 
 def validation(data: Path, name: str, config: Path, limit: int | None = None) -> Selection:
     """Choose the images of a data set that were held out of the training."""
-    return select(data / name, "train", config, limit)
+    return select(Wanted(data / name, "train", config, limit))
 
 
 def cases(chosen: Selection, runtime: Runtime, card: Card) -> Iterator[Case]:
     """Yield a session on every chosen image."""
-    schemes = schemes_for(chosen.folder, chosen.split, card.classes)
+    schemes = schemes_for(chosen, card.classes)
     scheme = next((s for s in schemes if s.classes == card.classes), None)
     config = replace(chosen.config, merge=scheme.merge if scheme else None)
-    for name in chosen.names:
+    for listed in chosen.items:
         classes = scheme.classes if scheme else ()
-        item = load_image(chosen.folder, chosen.split, name, config, classes)
+        item = load_image(chosen.folder, listed.split, listed.name, config, classes)
         yield Case(item, open_session(item, runtime, card), scheme)

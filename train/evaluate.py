@@ -1,17 +1,16 @@
 """Score a model on annotated images, through the same pipeline that a user runs.
 
-``python -m train.evaluate --model default --data ../shared/data/monuseg --split test``
+  python -m train.evaluate --model default --data ../shared/data/monuseg --split test
+  python -m train.evaluate --model runs/student --data my-tiles --mpp 0.25      (a folder of images and instances)
+  python -m train.evaluate --model runs/distilled/best.pt --compare runs/student --data DATA/consep --split val
 
-The test split is for final figures. While developing, use the images held out of the training:
-``--split train --held-out train/configs/student.toml``.
+The model may be installed, a model folder, a run folder or a checkpoint of it (students and teachers), or a network
+of train.export or train.compress (its .xml). The test split is for final figures. While developing, use the images
+held out of the training: --split train --held-out train/configs/student.toml.
 """
 
 from __future__ import annotations
 
-import argparse
-import csv
-import json
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,119 +21,86 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.slide import Mpp
-from train.data import AnnotatedImage, SetConfig, image_names, load_image
-from train.scores import Figure, ImageScore, Scheme, bootstrap, figures, score_image
+from train import loaded, report
+from train.flags import run_flags
+from train.intervals import INTERVAL, bootstrap, paired_bootstrap
+from train.scores import (
+    Figure,
+    ImageScore,
+    Scheme,
+    by_organ,
+    figures,
+    organ_means,
+    score_image,
+)
+from train.selection import Wanted, schemes_for, select
+from train.truth import Selection
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from napari_nucseg.models.registry import Model
+__all__ = ["EvaluateConfig", "Selection", "Wanted", "evaluate", "schemes_for", "select"]
 
 Segment = Callable[["NDArray[np.uint8]", Mpp], "tuple[NDArray[np.uint32], pd.DataFrame]"]
 """From an (H, W, 3) image and its resolution to labels (H, W) and the table of nuclei."""
 
-TO_CONSEP4 = {
-    "neoplastic": "epithelial",
-    "epithelial": "epithelial",
-    "inflammatory": "inflammatory",
-    "connective": "spindle",
-    "other": "miscellaneous",
-}
-"""From the shipped classes (PanNuke's) to the four in which results on CoNSeP are published."""
-
 
 @dataclass(frozen=True)
-class Selection:
-    """Which images of which data set.
+class EvaluateConfig:
+    """What to score on what.
 
     Parameters
     ----------
-    folder
-        The data set; its splits and ``dataset.json`` lie in it.
-    names
-        The images.
-    config
-        Resolution of sets that state none.
-    what
-        How to call the selection in a table.
+    data : Path
+        Folder of one data set (with splits), or a plain folder that holds `images`, `instances` and perhaps `types`.
+    split : str
+        Split of the data set: train, val, test ...; not set for a plain folder.
+    model : str
+        Name or path of a model; a run folder; a checkpoint; an .xml of OpenVINO.
+    compare : str, optional
+        A second model for the same images: the differences (second minus first) with paired intervals.
+    held_out : Path, optional
+        A training configuration, or the folder of a run: only the images that it keeps for validation.
+    merge : str, optional
+        Name of the merge in dataset.json that brings the classes of the set to the model's; found if not set.
+    classes : tuple of str
+        Names of the classes 1, 2 ... in `types`, for a folder without dataset.json.
+    class_map : Path, optional
+        Class map of the training, in place of a merge; the one of `held_out` if not set.
+    mpp : float, optional
+        Micrometres per pixel, where neither index.csv nor dataset.json nor the image file says it.
+    device : str
+        auto, cuda, cpu or cpu-torch.
+    out : Path
+        Folder for the CSV (one row an image) and the JSON.
+    limit : int, optional
+        Only the first so many images.
+    draws : int
+        Sets drawn for the intervals (bootstrap over images); 0 for none.
+    seed : int
+        Of the draws.
     """
 
-    folder: Path
-    split: str
-    names: tuple[str, ...]
-    config: SetConfig
-    what: str
-
-
-def select(folder: Path, split: str, held_out: Path | None = None, limit: int | None = None) -> Selection:
-    """Choose images of a data set.
-
-    Parameters
-    ----------
-    folder, split
-        A data set in the layout of `train.data`, and one of its splits.
-    held_out
-        A training configuration: only the images that it holds out of the training.
-    limit
-        Only so many, the first by name.
-
-    Raises
-    ------
-    NucSegError
-        There is no such set or split, or nothing is chosen.
-    """
-    folder = folder.resolve()
-    if not (folder / "dataset.json").is_file():
-        raise NucSegError(
-            f"'{folder}' is not a data set: dataset.json is missing; name a folder such as monuseg."
-        )
-    names = image_names(folder, split)
-    config, what = SetConfig(), f"{folder.name}/{split}"
-    if held_out is not None:
-        if split != "train":
-            raise NucSegError(
-                f"--held-out chooses among the training images; give --split train, not '{split}'."
-            )
-        config = _config_of(folder.name, held_out)
-        names = [name for name in names if name.startswith(config.held_out or ("\0",))]
-        what = f"{folder.name}/validation"
-    total = len(names)
-    if limit is not None:
-        names = names[: max(0, limit)]
-        what += f" (first {len(names)} of {total})"
-    if not names:
-        raise NucSegError(f"No image of '{folder}' is chosen; see --split, --held-out and --limit.")
-    return Selection(folder, split, tuple(names), config, what)
-
-
-def _config_of(name: str, path: Path) -> SetConfig:
-    from train.config import load_config
-    from train.fit import FitConfig
-
-    sets = load_config(FitConfig, path).data.sets
-    if name not in sets:
-        raise NucSegError(f"'{path}' has no data set '{name}'; it has {', '.join(sets) or 'none'}.")
-    return sets[name]
-
-
-def schemes_for(folder: Path, split: str, classes: tuple[str, ...]) -> list[Scheme]:
-    """Return the ways to compare classes on a set: the model's, and CoNSeP's four where the set has them."""
-    if not (folder / split / "types").is_dir():
-        return []
-    meta = json.loads((folder / "dataset.json").read_text())
-    same = {name: name for name in classes}
-    schemes = [Scheme("shipped", classes, same, "merge_pannuke" if "merge_pannuke" in meta else None)]
-    if "merge_consep4" in meta and set(classes) <= set(TO_CONSEP4):
-        four = ("inflammatory", "epithelial", "spindle", "miscellaneous")
-        schemes.append(Scheme("consep4", four, TO_CONSEP4, "merge_consep4"))
-    return schemes
+    data: Path
+    split: str = ""
+    model: str = "default"
+    compare: str | None = None
+    held_out: Path | None = None
+    merge: str | None = None
+    classes: tuple[str, ...] = ()
+    class_map: Path | None = None
+    mpp: float | None = None
+    device: str = "auto"
+    out: Path = Path("results")
+    limit: int | None = None
+    draws: int = 1000
+    seed: int = 0
 
 
 def evaluate(chosen: Selection, schemes: Sequence[Scheme], segment: Segment) -> Iterator[ImageScore]:
-    """Segment and score image by image.
+    """Segment and score image by image; only one is in memory.
 
     Parameters
     ----------
@@ -149,163 +115,151 @@ def evaluate(chosen: Selection, schemes: Sequence[Scheme], segment: Segment) -> 
     ------
     ImageScore
     """
-    for name in chosen.names:
-        truths = {s.key: _load(chosen, name, s) for s in schemes} or {"": _load(chosen, name, None)}
+    for entry in chosen.items:
+        truths = {s.key: chosen.load(entry, s) for s in schemes} or {"": chosen.load(entry, None)}
         item = next(iter(truths.values()))
         began = time.perf_counter()
         labels, nuclei = segment(item.image, Mpp(item.mpp, f"the data set {item.dataset}"))
         yield score_image(truths, labels, nuclei, schemes, time.perf_counter() - began)
 
 
-def _load(chosen: Selection, name: str, scheme: Scheme | None) -> AnnotatedImage:
-    config = SetConfig(
-        mpp=chosen.config.mpp,
-        mpp_from_size=chosen.config.mpp_from_size,
-        merge=scheme.merge if scheme else None,
-    )
-    return load_image(chosen.folder, chosen.split, name, config, scheme.classes if scheme else ())
+@dataclass(frozen=True)
+class Scored:
+    """A model and its scores of all chosen images, in order."""
+
+    model: loaded.Loaded
+    schemes: list[Scheme]
+    scores: list[ImageScore]
+    seconds: float
+
+    @property
+    def organs(self) -> list[str] | None:
+        """The organ of every image; None unless all are known."""
+        found = [s.organ for s in self.scores]
+        return [o for o in found if o] if all(found) else None
 
 
-def pipeline(model: Model, device: str) -> tuple[Segment, str]:
-    """Return the public `segment` with one model loaded, and the name of the runtime that has it."""
-    from napari_nucseg.inference import segment
-    from napari_nucseg.models.runtime import load_runtime
-
-    runtime = load_runtime(model, device)
-
-    def run(image: NDArray[np.uint8], mpp: Mpp) -> tuple[NDArray[np.uint32], pd.DataFrame]:
-        result = segment(image, mpp, model, runtime=runtime)
-        return result.labels, result.nuclei
-
-    return run, runtime.name
-
-
-def table(found: Sequence[Figure]) -> str:
-    """Return all figures as a markdown table that says how each is averaged."""
-    lines = ["| figure | value | 95 % interval | averaging |", "|---|---|---|---|"]
-    for f in found:
-        interval = "-" if math.isnan(f.low) else f"{f.low:.3f} to {f.high:.3f}"
-        lines.append(f"| {f.name} | {f.value:.3f} | {interval} | {f.averaging} |")
-    return "\n".join(lines)
-
-
-def readme_rows(found: Sequence[Figure], what: str, images: int) -> str:
-    """Return the figures as one row a table for the README, heads included.
-
-    The first table is over all nuclei, the others over the classes of each scheme.
-    """
-    groups: dict[str, list[Figure]] = {}
-    for figure in found:
-        name, _, key = figure.name.partition(" (")
-        groups.setdefault(key.rstrip(")"), []).append(Figure(name, figure.averaging, figure.value))
-    blocks = []
-    for key, members in groups.items():
-        head = ["set", "images", *(f.name for f in members)]
-        row = [
-            f"{what}{f', classes {key}' if key else ''}",
-            str(images),
-            *(f"{f.value:.3f}" for f in members),
-        ]
-        rows = (head, ["---"] * len(head), row)
-        blocks.append("\n".join("| " + " | ".join(cells) + " |" for cells in rows))
-    return "\n\n".join(blocks)
-
-
-def write(folder: Path, stem: str, scores: Sequence[ImageScore], report: dict[str, Any]) -> tuple[Path, Path]:
-    """Write the table of images and the report; return both paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = [score.row() for score in scores]
-    images, summary = folder / f"{stem}_images.csv", folder / f"{stem}.json"
-    with images.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    summary.write_text(json.dumps(_finite(report), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return images, summary
-
-
-def _finite(value: Any) -> Any:
-    """Replace NaN by None, which JSON can say."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def run(args: argparse.Namespace) -> None:
-    """Do what the command line asks: evaluate, print, write."""
-    from napari_nucseg.models.registry import find_model
-
-    model = find_model(args.model)
-    chosen = select(args.data, args.split, args.held_out, args.limit)
-    schemes = schemes_for(chosen.folder, chosen.split, model.card.classes)
-    segment, runtime = pipeline(model, args.device)
+def score_model(config: EvaluateConfig, chosen: Selection, what: str) -> Scored:
+    """Load a model and score it, with a bar of progress on stderr."""
+    model = loaded.load(what, config.device)
+    schemes = schemes_for(chosen, model.card.classes, config.merge)
     began = time.perf_counter()
-    todo = evaluate(chosen, schemes, segment)
-    scores = list(tqdm(todo, chosen.what, len(chosen.names), unit="image", file=sys.stderr, disable=None))
-    seconds = time.perf_counter() - began
-    found = bootstrap(scores, lambda some: figures(some, schemes), args.draws, args.seed)
-    nuclei = sum(s.true_nuclei for s in scores)
-    print(f"{model} on {runtime}, {chosen.what}: {len(scores)} images, {nuclei:,} nuclei, {seconds:.0f} s")
-    if args.split == "train" and args.held_out is None:
-        print("These are training images: the model may have learnt them by heart (see --held-out).")
-    print(f"\n{table(found)}\n\n{readme_rows(found, chosen.what, len(scores))}\n")
-    report = {
-        "command": "python -m train.evaluate " + " ".join(args.argv),
-        "model": {"name": model.name, "version": model.card.version, "sha256": model.card.sha256},
-        "runtime": runtime,
-        "data": chosen.what,
-        "images": len(scores),
-        "true_nuclei": nuclei,
-        "seconds": round(seconds, 1),
-        "bootstrap": {"draws": args.draws, "seed": args.seed, "unit": "image", "interval": 0.95},
+    todo = evaluate(chosen, schemes, model.segment)
+    text = f"{model.name} on {chosen.what}"
+    scores = list(tqdm(todo, text, len(chosen.names), unit="image", file=sys.stderr, disable=None))
+    return Scored(model, schemes, scores, time.perf_counter() - began)
+
+
+def summarise(config: EvaluateConfig, scored: Scored) -> list[Figure]:
+    """Return all figures of a set with intervals: over images first, then means over organs where they are known."""
+    scores, schemes = scored.scores, scored.schemes
+    found = bootstrap(scores, lambda some: figures(some, schemes), config.draws, config.seed)
+    if scored.organs is not None and len(set(scored.organs)) > 1:
+        means = lambda some: organ_means(some, schemes)  # noqa: E731
+        found += bootstrap(scores, means, config.draws, config.seed, scored.organs)
+    return found
+
+
+def describe_result(config: EvaluateConfig, chosen: Selection, scored: Scored) -> dict[str, Any]:
+    """Print what one model reached; return it for the report."""
+    found = summarise(config, scored)
+    nuclei = sum(s.true_nuclei for s in scored.scores)
+    print(
+        f"{scored.model} on {scored.model.runtime.name}, {chosen.what}: {len(scored.scores)} images, "
+        f"{nuclei:,} nuclei, {scored.seconds:.0f} s"
+    )
+    if chosen.has_types and not scored.schemes:
+        print(
+            "Classes are not scored: those of the images have no names (classes=[...]) or none the model knows."
+        )
+    print(f"\n{report.table(found)}\n\n{report.readme_rows(found, chosen.what, len(scored.scores))}\n")
+    organs = by_organ(scored.scores, scored.schemes)
+    if organs:
+        counts = {o: sum(s.organ == o for s in scored.scores) for o in organs}
+        print(f"{report.organ_table(organs, counts)}\n")
+    return {
+        "model": scored.model.about,
+        "runtime": scored.model.runtime.name,
+        "seconds": round(scored.seconds, 1),
         "figures": [asdict(f) for f in found],
+        "organs": {organ: [asdict(f) for f in some] for organ, some in organs.items()},
     }
-    stem = f"{model.name}_{chosen.what.partition(' ')[0].replace('/', '_')}"
-    for path in write(args.out, stem, scores, report):
+
+
+def compare(config: EvaluateConfig, one: Scored, two: Scored) -> dict[str, Any]:
+    """Print how far the second model is above the first on the same images; return it for the report."""
+    shared = [s for s in one.schemes if s in two.schemes]
+    if len(shared) < max(len(one.schemes), len(two.schemes)):
+        print("The models have different classes; only figures in the same classes are compared.")
+
+    strata = one.organs if one.organs is not None and len(set(one.organs)) > 1 else None
+    found = paired_bootstrap(
+        one.scores, two.scores, lambda some: figures(some, shared), config.draws, config.seed
+    )
+    if strata is not None:
+        found += paired_bootstrap(
+            one.scores, two.scores, lambda some: organ_means(some, shared), config.draws, config.seed, strata
+        )
+    names = f"1: {one.model}", f"2: {two.model}"
+    print(f"{names[1]} minus {names[0]}, the same {len(one.scores)} images; * = the interval leaves out 0\n")
+    print(f"{report.difference_table(found, *names)}\n")
+    better = sum(b.binary.bpq > a.binary.bpq for a, b in zip(one.scores, two.scores, strict=True))
+    print(f"bPQ of 2 is higher on {better} of {len(one.scores)} images.\n")
+    return {
+        "compared_with": two.model.about,
+        "differences": [asdict(f) for f in found],
+        "images_with_higher_bPQ": better,
+    }
+
+
+def run(config: EvaluateConfig, command: str = "") -> dict[str, Any]:
+    """Evaluate, compare, print and write; return the report."""
+    chosen = select(
+        Wanted(
+            config.data,
+            config.split,
+            config.held_out,
+            config.limit,
+            config.classes,
+            config.class_map,
+            config.mpp,
+        )
+    )
+    one = score_model(config, chosen, config.model)
+    result = {
+        "command": command,
+        "data": chosen.what,
+        "images": len(one.scores),
+        "true_nuclei": sum(s.true_nuclei for s in one.scores),
+        "bootstrap": {"draws": config.draws, "seed": config.seed, "unit": "image", "interval": INTERVAL},
+        **describe_result(config, chosen, one),
+    }
+    if config.split == "train" and config.held_out is None:
+        print("These are training images: the model may have learnt them by heart (see --held-out).\n")
+    stem, others = one.model.name, []
+    if config.compare is not None:
+        two = score_model(config, chosen, config.compare)
+        result["second"] = describe_result(config, chosen, two)
+        result["comparison"] = compare(config, one, two)
+        stem, others = f"{stem}_vs_{two.model.name}", two.scores
+    stem = f"{stem}_{chosen.what.partition(' ')[0].replace('/', '_')}"
+    for path in report.write(config.out, stem, report.image_rows(one.scores, others), result):
         print(f"Written: {path}")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m train.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--model", default="default", help="name or path (default: the shipped one)")
-    parser.add_argument("--data", type=Path, required=True, help="folder of one data set")
-    parser.add_argument("--split", choices=("train", "test"), required=True)
-    parser.add_argument(
-        "--held-out", type=Path, metavar="CONFIG.toml", help="the images it keeps for validation"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cuda, cpu or cpu-torch")
-    parser.add_argument(
-        "--out", type=Path, default=Path("results"), help="folder for CSV and JSON (%(default)s)"
-    )
-    parser.add_argument("--limit", type=int, help="only the first so many images")
-    parser.add_argument("--draws", type=int, default=1000, help="bootstrap draws (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (%(default)s)")
-    return parser
+    return result
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m train.evaluate``."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    args = _parser().parse_args(arguments)
-    args.argv = arguments
-    try:
-        run(args)
-    except NucSegError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except (OSError, json.JSONDecodeError) as error:
-        print(f"The data set cannot be used or the report not written ({error}).", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped; nothing was written.", file=sys.stderr)
-        return 130
-    return 0
+    command = "python -m train.evaluate " + " ".join(arguments)
+    return run_flags(
+        lambda config: run(config, command),
+        EvaluateConfig,
+        arguments,
+        prog="python -m train.evaluate",
+        about=__doc__ or "",
+        example="python -m train.evaluate --model my-model --data DATA/monuseg --split test --compare default",
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Score segmented images against their truth, and sum the scores up with their uncertainty."""
+"""Score segmented images against their truth, and sum the scores up."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from napari_nucseg.core.metrics import (
     mpq_plus,
     multiclass_pq,
 )
-from train.data import AnnotatedImage, nucleus_classes
+from train.data import nucleus_classes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,32 @@ if TYPE_CHECKING:
 PAIRING_UM = 3.0
 """Centroids are paired within this distance: 12 px at 0.25 um, 6 px at 0.5 um."""
 
-PER_IMAGE, POOLED = "mean over images", "pooled over images"
+PER_IMAGE, POOLED, PER_ORGAN = "mean over images", "pooled over images", "mean over organs"
+"""The ways in which a figure of a set is averaged; they differ by more than a point, so each figure says its own."""
+
+
+class Annotated(Protocol):
+    """What scoring needs of an annotated image: `train.data.AnnotatedImage`, `train.truth.Truth` ..."""
+
+    @property
+    def name(self) -> str:
+        """Name of the image."""
+        ...
+
+    @property
+    def mpp(self) -> float:
+        """Micrometres per pixel."""
+        ...
+
+    @property
+    def labels(self) -> NDArray[np.integer]:
+        """(H, W), 0 = background."""
+        ...
+
+    @property
+    def types(self) -> NDArray[np.uint8] | None:
+        """(H, W) classes from 1, `napari_nucseg.core.targets.IGNORE` unknown; None without classes."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -55,10 +80,11 @@ class Scheme:
 
 @dataclass(frozen=True)
 class TypedScore:
-    """Counts of one image in the classes of one scheme (numbered from 1; 0 is a true nucleus of no class)."""
+    """Counts of one image in the `classes` of one scheme (numbered from 1; 0 is a true nucleus of no class)."""
 
     pq: MulticlassPQ
     detection: DetectionCounts
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,6 +99,8 @@ class ImageScore:
         Paired and unpaired centroids, classes ignored.
     typed
         Counts by the key of each scheme.
+    organ
+        What the image shows, where that is known.
     """
 
     name: str
@@ -86,12 +114,14 @@ class ImageScore:
     binary: MulticlassPQ
     detection: DetectionCounts
     typed: dict[str, TypedScore] = field(default_factory=dict)
+    organ: str | None = None
 
     def row(self) -> dict[str, Any]:
         """Return the figures of this image by name, for a table of images."""
         counts = self.binary.binary
         row: dict[str, Any] = {
             "name": self.name,
+            "organ": self.organ or "",
             "mpp": self.mpp,
             "true_nuclei": self.true_nuclei,
             "pred_nuclei": self.pred_nuclei,
@@ -106,6 +136,8 @@ class ImageScore:
         }
         for key, typed in self.typed.items():
             row[f"mPQ ({key})"] = typed.pq.mpq
+            for name, value in zip(typed.classes, typed.pq.pq_per_class.values(), strict=True):
+                row[f"PQ {name} ({key})"] = value
         return row
 
 
@@ -121,7 +153,7 @@ class Figure:
 
 
 def score_image(
-    items: Mapping[str, AnnotatedImage],
+    items: Mapping[str, Annotated],
     labels: NDArray[np.integer],
     nuclei: pd.DataFrame,
     schemes: Sequence[Scheme],
@@ -165,6 +197,7 @@ def score_image(
         counts,
         detection_f1(true_points, nameless[0], pred_points, nameless[1], radius).counts,
         {s.key: _score_types(items[s.key], labels, nuclei, s) for s in schemes},
+        getattr(item, "organ", None),
     )
 
 
@@ -173,7 +206,7 @@ def _constant(labels: NDArray[np.integer]) -> dict[int, int]:
 
 
 def _score_types(
-    item: AnnotatedImage, labels: NDArray[np.integer], nuclei: pd.DataFrame, scheme: Scheme
+    item: Annotated, labels: NDArray[np.integer], nuclei: pd.DataFrame, scheme: Scheme
 ) -> TypedScore:
     numbers = {name: k for k, name in enumerate(scheme.classes, start=1)}
     named = zip(nuclei["id"].tolist(), nuclei["class"].tolist(), strict=True)
@@ -186,7 +219,7 @@ def _score_types(
         true_points, true_classes, pred_points, [pred_types[i] for i in pred_ids], PAIRING_UM / item.mpp
     )
     pq = multiclass_pq(item.labels, true_types, labels, pred_types, numbers.values())
-    return TypedScore(pq, found.counts)
+    return TypedScore(pq, found.counts, scheme.classes)
 
 
 def figures(scores: Sequence[ImageScore], schemes: Sequence[Scheme]) -> list[Figure]:
@@ -207,13 +240,31 @@ def figures(scores: Sequence[ImageScore], schemes: Sequence[Scheme]) -> list[Fig
         typed = [s.typed[scheme.key] for s in scores]
         counts = _known(_pooled([t.detection for t in typed]))
         by_class = counts.f1_c(range(1, len(scheme.classes) + 1))
-        out += [
-            Figure(f"F1_c {name} ({scheme.key})", POOLED, by_class[k])
-            for k, name in enumerate(scheme.classes, start=1)
-        ]
-        out.append(Figure(f"mPQ ({scheme.key})", PER_IMAGE, average_pq([t.pq for t in typed]).mpq_images))
+        mean = average_pq([t.pq for t in typed])
+        for k, name in enumerate(scheme.classes, start=1):
+            out.append(Figure(f"F1_c {name} ({scheme.key})", POOLED, by_class[k]))
+            out.append(Figure(f"PQ {name} ({scheme.key})", PER_IMAGE, mean.pq_per_class[k]))
+        out.append(Figure(f"mPQ ({scheme.key})", PER_IMAGE, mean.mpq_images))
         out.append(Figure(f"mPQ+ ({scheme.key})", POOLED, mpq_plus(t.pq for t in typed)))
     return out
+
+
+def by_organ(scores: Sequence[ImageScore], schemes: Sequence[Scheme]) -> dict[str, list[Figure]]:
+    """Return the `figures` of the images of each organ, by name; images of no known organ are left out."""
+    groups: dict[str, list[ImageScore]] = {}
+    for score in scores:
+        if score.organ:
+            groups.setdefault(score.organ, []).append(score)
+    return {organ: figures(groups[organ], schemes) for organ in sorted(groups)}
+
+
+def organ_means(scores: Sequence[ImageScore], schemes: Sequence[Scheme]) -> list[Figure]:
+    """Return the mean of every figure over the organs, each weighing the same (PanNuke's published average).
+
+    Empty where no organ is known. An organ in which a figure is not defined is left out of its mean.
+    """
+    columns = zip(*by_organ(scores, schemes).values(), strict=True)
+    return [Figure(column[0].name, PER_ORGAN, _mean([f.value for f in column])) for column in columns]
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -230,43 +281,3 @@ def _known(counts: DetectionCounts) -> DetectionCounts:
     return DetectionCounts(
         {k: n for k, n in counts.pairs.items() if k[0] != 0}, counts.missed, counts.spurious
     )
-
-
-def bootstrap(
-    scores: Sequence[ImageScore],
-    summarise: Callable[[Sequence[ImageScore]], list[Figure]],
-    draws: int = 1000,
-    seed: int = 0,
-) -> list[Figure]:
-    """Sum a set up with 95 % percentile intervals, from images drawn anew with replacement (Efron 1979).
-
-    Parameters
-    ----------
-    scores
-        One record an image.
-    summarise
-        Makes the figures of any number of records, always the same ones in the same order.
-    draws, seed
-        Number of sets drawn, and the seed of the draws.
-
-    Returns
-    -------
-    list of Figure
-        NaN as interval for fewer than two images.
-    """
-    whole = summarise(scores)
-    if len(scores) < 2:
-        return whole
-    rng = np.random.default_rng(seed)
-    drawn = np.array(
-        [
-            [f.value for f in summarise([scores[i] for i in rng.integers(len(scores), size=len(scores))])]
-            for _ in range(draws)
-        ]
-    )
-    out = []
-    for figure, values in zip(whole, drawn.T, strict=True):
-        known = values[~np.isnan(values)]
-        low, high = np.percentile(known, [2.5, 97.5]) if known.size else (np.nan, np.nan)
-        out.append(Figure(figure.name, figure.averaging, figure.value, float(low), float(high)))
-    return out

@@ -9,13 +9,19 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from napari_nucseg.core.metrics import average_pq
 from napari_nucseg.errors import NucSegError
-from napari_nucseg.models import registry
-from napari_nucseg.models.registry import Model
 from tests.fakes import CLASSES, fake_card
 from train import evaluate as ev
+from train import loaded
 from train.data import SetConfig, load_image
-from train.scores import PER_IMAGE, POOLED, Figure, bootstrap, figures, score_image
+from train.loaded import Loaded
+from train.scores import PER_IMAGE, PER_ORGAN, POOLED, by_organ, figures, organ_means, score_image
+
+
+def select(folder, split="", **more):
+    return ev.select(ev.Wanted(folder, split, **more))
+
 
 NAMES = ("im_0", "im_1", "im_2", "im_3")
 
@@ -56,8 +62,8 @@ def predictor(folder, change=lambda labels, ids, names: (labels, ids, names)):
 
 
 def score(folder, segment):
-    chosen = ev.select(folder, "test")
-    schemes = ev.schemes_for(chosen.folder, "test", CLASSES)
+    chosen = select(folder, "test")
+    schemes = ev.schemes_for(chosen, CLASSES)
     scores = list(ev.evaluate(chosen, schemes, segment))
     return scores, schemes, {f.name: f for f in figures(scores, schemes)}
 
@@ -124,8 +130,8 @@ def test_centroids_are_paired_within_3_um(consep, mpp, paired):
     """10 px are 2.5 um at 0.25 um/px and 5 um at 0.5."""
     meta = json.loads((consep / "dataset.json").read_text())
     (consep / "dataset.json").write_text(json.dumps(meta | {"mpp": mpp}))
-    chosen = ev.select(consep, "test", limit=1)
-    blank = np.zeros((64, 64), np.uint16)
+    chosen = select(consep, "test", limit=1)
+    blank = np.zeros((128, 128), np.uint16)
     blank[10:14, 10:14] = 1
     Image.fromarray(blank).save(consep / "test" / "instances" / "im_0.png")
     moved = np.roll(blank, 10, axis=1).astype(np.uint32)
@@ -140,7 +146,8 @@ def test_centroids_are_paired_within_3_um(consep, mpp, paired):
 
 def test_nuclei_without_a_class_are_neither_right_nor_wrong(consep):
     meta = json.loads((consep / "dataset.json").read_text())
-    del meta["merge_pannuke"]["connective"]
+    del meta["merge_pannuke"]["connective"], meta["merge_consep4"]
+    meta["classes"][meta["classes"].index("connective")] = "stroma"
     (consep / "dataset.json").write_text(json.dumps(meta))
 
     def all_other(labels, ids, names):
@@ -151,66 +158,173 @@ def test_nuclei_without_a_class_are_neither_right_nor_wrong(consep):
     assert found["F1_c inflammatory (shipped)"].value == pytest.approx(1)
 
 
-def test_the_interval_covers_the_value_and_is_seeded(consep):
-    rng = np.random.default_rng(3)
-
-    def spoil(labels, ids, names):
-        kept = ids[rng.random(len(ids)) < rng.random()]
-        return np.where(np.isin(labels, kept), labels, 0), kept, [names[list(ids).index(i)] for i in kept]
-
-    scores, schemes, _ = score(consep, predictor(consep, spoil))
-    once, again = (bootstrap(scores, lambda s: figures(s, schemes), 100, seed=5) for _ in range(2))
-    assert [(f.low, f.high) for f in once][:7] == [(f.low, f.high) for f in again][:7]
-    assert all(f.low <= f.value <= f.high for f in once[:7])
-    assert once[0].low < once[0].high
-    (alone,) = bootstrap(scores[:1], lambda s: [Figure("n", POOLED, float(len(s)))])
-    assert np.isnan(alone.low)
-
-
-def test_bootstrap_of_a_mean_matches_theory():
-    class Draw(float):
-        pass
-
-    values = [Draw(v) for v in np.random.default_rng(0).normal(5, 2, 400)]
-    (mean,) = bootstrap(values, lambda s: [Figure("mean", PER_IMAGE, float(np.mean(s)))], 2000)
-    half = 1.96 * np.std(values) / 20
-    assert mean.high - mean.low == pytest.approx(2 * half, rel=0.1)
-
-
 # selection
 
 
 def test_a_set_without_classes_has_no_class_figures(consep):
     shutil.rmtree(consep / "test" / "types")
-    assert ev.schemes_for(consep, "test", CLASSES) == []
+    assert ev.schemes_for(select(consep, "test"), CLASSES) == []
 
 
 def test_held_out_images_are_those_of_the_config(consep, tmp_path):
     config = tmp_path / "c.toml"
     config.write_text('[data.sets.consep]\nheld_out = ["im_1", "im_3"]\nmerge = "merge_pannuke"\n')
-    assert ev.select(consep, "train", config).names == ("im_1", "im_3")
-    assert ev.select(consep, "train", config, limit=1).what == "consep/validation (first 1 of 2)"
-    with pytest.raises(NucSegError, match="--split train"):
-        ev.select(consep, "test", config)
+    assert select(consep, "train", held_out=config).names == ("im_1", "im_3")
+    assert select(consep, held_out=config, limit=1).what == "consep/validation (first 1 of 2)"
+    assert select(consep, held_out=config).config.merge == "merge_pannuke"
+    with pytest.raises(NucSegError, match="No image"):
+        select(consep, "test", held_out=config)
     config.write_text("[data.sets.monuseg]\nweight = 1\n")
     with pytest.raises(NucSegError, match="has no data set 'consep'"):
-        ev.select(consep, "train", config)
+        select(consep, "train", held_out=config)
 
 
 def test_bad_selections_are_one_sentence(consep, tmp_path):
     with pytest.raises(NucSegError, match="is not a data set"):
-        ev.select(tmp_path, "test")
+        select(tmp_path / "consep" / "test" / "types", "test")
+    with pytest.raises(NucSegError, match="is not a folder"):
+        select(tmp_path / "none")
     with pytest.raises(NucSegError, match="No image"):
-        ev.select(consep, "test", limit=0)
+        select(consep, "test", limit=0)
+    with pytest.raises(NucSegError, match="choose one with --split: test, train"):
+        select(consep)
+    with pytest.raises(NucSegError, match="no split 'tset'; there are test, train"):
+        select(consep, "tset")
+    with pytest.raises(NucSegError, match="plain folder, leave --split out"):
+        select(consep / "test", "test")
+
+
+def test_the_merge_with_most_of_the_models_classes_is_found_or_named(consep):
+    chosen = select(consep, "test")
+    own, four = ev.schemes_for(chosen, CLASSES)
+    assert (own.merge, four.merge) == ("merge_pannuke", "merge_consep4")
+    (two,) = ev.schemes_for(chosen, ("neoplastic", "inflammatory", "lymphocyte"), "merge_two")
+    assert two.merge == "merge_two"
+    assert ev.schemes_for(chosen, ("grain", "dust")) == []
+    with pytest.raises(NucSegError, match=r"'merge_x' is not in dataset\.json; there are: merge_two"):
+        ev.schemes_for(chosen, CLASSES, "merge_x")
+
+
+# plain folders
+
+
+def item(chosen, name):
+    return next(i for i in chosen.items if i.name == name)
+
+
+@pytest.fixture
+def plain(consep, tmp_path):
+    """The test images without anything that says what they are."""
+    folder = tmp_path / "tiles"
+    shutil.copytree(consep / "test", folder)
+    return folder
+
+
+def test_a_plain_folder_is_scored_with_stated_resolution_and_classes(plain, consep):
+    names = tuple(json.loads((consep / "dataset.json").read_text())["classes"][1:])
+    chosen = select(plain, classes=names, mpp=0.25)
+    assert chosen.what == "tiles"
+    schemes = ev.schemes_for(chosen, CLASSES)
+    scores = list(ev.evaluate(chosen, schemes, predictor(consep)))
+    found = {f.name: f.value for f in figures(scores, schemes)}
+    assert found["mPQ (shipped)"] == pytest.approx(1)
+    assert found["bPQ"] == 1
+
+
+def test_a_plain_folder_that_says_nothing_is_asked_for_its_resolution_and_scored_without_classes(plain):
+    chosen = select(plain)
+    assert ev.schemes_for(chosen, CLASSES) == []
+    with pytest.raises(NucSegError, match=r"resolution of .*im_0\.png' is not known"):
+        chosen.load(item(chosen, "im_0"), None)
+
+
+def test_truth_that_does_not_fit_is_one_sentence(plain):
+    chosen = select(plain, classes=("a",), mpp=0.25)
+    scheme = ev.Scheme("x", ("a",), {"a": "a"})
+    with pytest.raises(NucSegError, match=r"has class [2-5], but only 1 have names"):
+        chosen.load(item(chosen, "im_0"), scheme)
+    Image.fromarray(np.zeros((5, 7), np.uint16)).save(plain / "instances" / "im_1.png")
+    with pytest.raises(NucSegError, match="7 x 5 pixels but its image of 128 x 128"):
+        chosen.load(item(chosen, "im_1"), None)
+    (plain / "index.csv").write_text("name,mpp\nim_3,fine\n")
+    chosen = select(plain, mpp=0.25)
+    with pytest.raises(NucSegError, match="'fine' is stated as mpp"):
+        chosen.load(item(chosen, "im_3"), None)
+    (plain / "instances" / "im_2.png").unlink()
+    with pytest.raises(NucSegError, match="has no labels"):
+        select(plain)
+
+
+def test_a_class_map_brings_the_truth_to_the_classes_of_the_model(consep, tmp_path):
+    mapping = {"tumour": ["neoplastic"], "round": ["inflammatory"]}
+    rest = [c for c in CLASSES if c not in ("neoplastic", "inflammatory")]
+    path = tmp_path / "map.toml"
+    lines = [f"{k} = {json.dumps(v)}" for k, v in mapping.items()]
+    path.write_text("\n".join([f"ignore = {json.dumps(rest)}", "[classes]", *lines]))
+    chosen = select(consep, "test", class_map=path)
+    (scheme,) = ev.schemes_for(chosen, ("round", "other thing", "tumour"))
+    own = chosen.load(chosen.items[0], ev.schemes_for(select(consep, "test"), CLASSES)[0]).types
+    got = chosen.load(chosen.items[0], scheme).types
+    assert (got[own == CLASSES.index("neoplastic") + 1] == 3).all()
+    assert (got[own == CLASSES.index("inflammatory") + 1] == 1).all()
+    assert set(np.unique(got)) <= {0, 1, 3, 255}
+
+
+# organs
+
+
+def test_means_over_organs_weigh_each_organ_the_same(consep):
+    rows = ["split,name,mpp,organ", *(f"test,{n},0.25,{o}" for n, o in zip(NAMES, "AAAB", strict=True))]
+    (consep / "index.csv").write_text("\n".join([*rows, "train,im_0,0.25,C"]))
+
+    def drop(labels, ids, names):
+        kept = ids[:: 1 + len(ids) % 3]
+        return np.where(np.isin(labels, kept), labels, 0), kept, names[:: 1 + len(ids) % 3]
+
+    scores, schemes, found = score(consep, predictor(consep, drop))
+    assert [s.organ for s in scores] == ["A", "A", "A", "B"]
+    organs = by_organ(scores, schemes)
+    assert list(organs) == ["A", "B"]
+    means = {f.name: f for f in organ_means(scores, schemes)}
+    both = [{f.name: f.value for f in organs[o]}["AJI"] for o in "AB"]
+    assert means["AJI"].value == pytest.approx(np.mean(both))
+    assert means["AJI"].value != pytest.approx(found["AJI"].value)
+    assert {f.averaging for f in means.values()} == {PER_ORGAN}
+    published = average_pq([s.typed["shipped"].pq for s in scores], list("AAAB"))
+    assert means["bPQ"].value == pytest.approx(published.bpq_tissues)
+    assert means["mPQ (shipped)"].value == pytest.approx(published.mpq_tissues)
+
+
+def test_the_organ_of_a_whole_set_is_known_from_its_description(consep):
+    chosen = select(consep, "test")
+    assert chosen.organ(chosen.items[0]) is None
+    meta = json.loads((consep / "dataset.json").read_text())
+    (consep / "dataset.json").write_text(json.dumps(meta | {"organ": "colon"}))
+    chosen = select(consep, "test")
+    assert chosen.organ(chosen.items[0]) == "colon"
 
 
 # the command
 
 
+def half(labels, ids, names):
+    return np.where(np.isin(labels, ids[::2]), labels, 0), ids[::2], names[::2]
+
+
 @pytest.fixture
 def command(consep, monkeypatch, tmp_path):
-    monkeypatch.setattr(registry, "find_model", lambda name: Model(tmp_path, fake_card()))
-    monkeypatch.setattr(ev, "pipeline", lambda model, device: (predictor(consep), "fake"))
+    class Fake(Loaded):
+        def segment(self, image, mpp):
+            change = half if self.name == "worse" else lambda *same: same
+            return predictor(consep, change)(image, mpp)
+
+    class Runtime:
+        name = "nothing"
+
+    def load(what, device):
+        return Fake(what, fake_card(), Runtime(), {"name": what})
+
+    monkeypatch.setattr(loaded, "load", load)
 
     def run(*args):
         out = tmp_path / "results"
@@ -220,7 +334,7 @@ def command(consep, monkeypatch, tmp_path):
 
 
 def test_the_command_prints_a_row_for_the_readme_and_writes_both_files(command, capsys):
-    code, out = command("--split", "test")
+    code, out = command("--split", "test", "model=fake")
     assert code == 0
     text = capsys.readouterr().out
     assert "| consep/test | 4 | 1.000 |" in text
@@ -231,24 +345,64 @@ def test_the_command_prints_a_row_for_the_readme_and_writes_both_files(command, 
     assert report["figures"][0] == {
         "name": "Dice", "averaging": PER_IMAGE, "value": 1.0, "low": 1.0, "high": 1.0,
     }  # fmt: skip
+    assert report["command"].endswith("--split test model=fake")
     with (out / "fake_consep_test_images.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [r["name"] for r in rows] == list(NAMES)
     assert float(rows[0]["AJI"]) == 1
+    assert {"PQ inflammatory (shipped)", "mPQ (consep4)"} <= set(rows[0])
 
 
-def test_the_test_split_is_opened_only_when_asked(command, capsys):
-    with pytest.raises(SystemExit):
-        command()
+def test_two_models_are_compared_on_the_same_images(command, consep, capsys):
+    (consep / "index.csv").write_text(
+        "name,mpp,organ\n" + "".join(f"{n},0.25,{o}\n" for n, o in zip(NAMES, "ABAB", strict=True))
+    )
+    code, out = command("--split", "test", "--model", "fake", "--compare", "worse")
+    assert code == 0
+    text = capsys.readouterr().out
+    assert "bPQ of 2 is higher on 0 of 4 images" in text
+    assert "| A | 2 |" in text
+    report = json.loads((out / "fake_vs_worse_consep_test.json").read_text())
+    found = {(d["name"], d["averaging"]): d for d in report["comparison"]["differences"]}
+    for averaging in (PER_IMAGE, PER_ORGAN):
+        d = found["bPQ", averaging]
+        assert d["first"] == 1
+        assert d["difference"] == pytest.approx(d["second"] - 1)
+        assert d["low"] <= d["difference"] <= d["high"] < 0
+    assert report["second"]["model"] == {"name": "worse"}
+    with (out / "fake_vs_worse_consep_test_images.csv").open() as file:
+        row = next(csv.DictReader(file))
+    assert float(row["bPQ [2-1]"]) == pytest.approx(float(row["bPQ [2]"]) - float(row["bPQ"]))
+    assert int(row["pred_nuclei [2]"]) < int(row["pred_nuclei"])
+
+
+def test_a_config_file_does_what_the_flags_do(command, tmp_path):
+    path = tmp_path / "evaluate.toml"
+    path.write_text('split = "test"\nmodel = "fake"\nlimit = 2\n')
+    code, out = command("--config", str(path), "limit=1")
+    assert code == 0
+    assert json.loads((out / "fake_consep_test.json").read_text())["images"] == 1
 
 
 def test_the_command_tells_errors_in_one_sentence(command, consep, capsys):
+    assert command()[0] == 2  # a data set is never opened without saying which split
     assert command("--split", "test", "--held-out", "nothing.toml")[0] == 2
+    assert command("--split", "test", "spilt=test")[0] == 2
     (consep / "dataset.json").write_text("{")
     assert command("--split", "test")[0] == 2
     error = capsys.readouterr().err
-    assert len(error.splitlines()) == 2
+    assert "did you mean 'split'?" in error
+    assert len(error.splitlines()) == 4
     assert "Traceback" not in error
+
+
+def test_help_lists_every_key_with_its_meaning(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command("--help")
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert "held_out = not set" in text
+    assert "second minus first" in text
 
 
 def test_score_image_takes_an_image_without_classes(consep):

@@ -1,0 +1,115 @@
+"""Commands that are also told by flags: ``--held-out X`` is the same as ``held_out=X`` or a line of the config."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from napari_nucseg.errors import NucSegError
+from train.config import describe, load_config
+
+T = TypeVar("T")
+
+
+def _fields(cls: type) -> dict[str, tuple[type, bool]]:
+    """Return the fields that one word, or a list of words, can set: name -> (type of a word, whether a list)."""
+    out: dict[str, tuple[type, bool]] = {}
+    hints = typing.get_type_hints(cls)
+    for item in dataclasses.fields(cls):
+        kind = hints[item.name]
+        options = [a for a in typing.get_args(kind) if a is not type(None)]
+        if typing.get_origin(kind) is tuple:
+            out[item.name] = options[0], True
+        else:
+            plain = kind if isinstance(kind, type) else options[0]
+            if plain in (str, int, float, Path):
+                out[item.name] = plain, False
+    return out
+
+
+def parse(cls: type[T], argv: Sequence[str] | None, *, prog: str, about: str, example: str) -> T:
+    """Read a config dataclass from ``--config``, flags and ``key.sub=value``; the later of these wins.
+
+    Parameters
+    ----------
+    cls
+        Its plain fields become flags.
+    argv
+        Arguments without the program's name, None for those of the process.
+    prog, about, example
+        For ``--help``, which also lists every key.
+
+    Raises
+    ------
+    NucSegError
+        From `load_config`.
+    """
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=about,
+        usage=f"{prog} [--config FILE.toml] [--KEY VALUE ...] [key.sub=value ...]",
+        epilog=f"example:\n  {example}\n\nkeys, with their defaults; --held-out X is the same as held_out=X:\n"
+        + describe(cls),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE.toml", help="file with any of the keys below")
+    parser.add_argument("overrides", nargs="*", help="key.sub=value")
+    fields = _fields(cls)
+    for name, (_, several) in fields.items():
+        flag = "--" + name.replace("_", "-")
+        parser.add_argument(flag, dest=name, nargs="+" if several else None, help=argparse.SUPPRESS)
+    args = parser.parse_intermixed_args(argv)
+    given = [
+        f"{name}={_toml(getattr(args, name), kind)}"
+        for name, (kind, _) in fields.items()
+        if getattr(args, name) is not None
+    ]
+    return load_config(cls, args.config, [*given, *args.overrides])
+
+
+def _toml(value: Any, kind: type) -> str:
+    """Write a word or a list of words so that it is read as `kind`; a word that is no number stays a string."""
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(v, kind) for v in value) + "]"
+    if kind in (int, float):
+        try:
+            return str(kind(value))
+        except ValueError:
+            pass
+    return json.dumps(value, ensure_ascii=False)
+
+
+def run_flags(
+    action: Callable[[T], object],
+    cls: type[T],
+    argv: Sequence[str] | None,
+    *,
+    prog: str,
+    about: str,
+    example: str,
+) -> int:
+    """Read the config of a command and run it.
+
+    Returns
+    -------
+    int
+        Exit status: 0, 2 after a `NucSegError`, which is printed as one sentence, 130 if the user stopped it.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        action(parse(cls, argv, prog=prog, about=about, example=example))
+    except NucSegError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped; nothing more is written.", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,152 @@
+"""How sure a figure is: intervals by drawing the images anew, for one model and for the difference of two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from napari_nucseg.errors import NucSegError
+from train.scores import Figure
+
+S = TypeVar("S")
+
+INTERVAL = 0.95
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One figure of two models on the same images, and how far the second is above the first.
+
+    Attributes
+    ----------
+    first, second
+        The figure of each model.
+    difference
+        Second minus first.
+    low, high
+        95 % percentile interval of the difference; NaN for fewer than two images.
+    """
+
+    name: str
+    averaging: str
+    first: float
+    second: float
+    difference: float
+    low: float = float("nan")
+    high: float = float("nan")
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+
+def _draws(n: int, draws: int, seed: int, strata: Sequence[str] | None) -> Iterator[list[int]]:
+    """Yield the positions of each set drawn with replacement, within every stratum where there are some."""
+    rng = np.random.default_rng(seed)
+    names = np.asarray(strata if strata is not None else [""] * n, dtype=object)
+    groups = [np.flatnonzero(names == name) for name in dict.fromkeys(names.tolist())]
+    for _ in range(draws):
+        yield np.concatenate([g[rng.integers(len(g), size=len(g))] for g in groups]).tolist()
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    known = values[~np.isnan(values)]
+    if not known.size:
+        return float("nan"), float("nan")
+    tail = 50 * (1 - INTERVAL)
+    low, high = np.percentile(known, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def _too_few(n: int, strata: Sequence[str] | None) -> bool:
+    """Whether some stratum holds a single image, which tells nothing of its spread."""
+    return n < 2 or (strata is not None and min(list(strata).count(name) for name in set(strata)) < 2)
+
+
+def bootstrap(
+    scores: Sequence[S],
+    summarise: Callable[[Sequence[S]], list[Figure]],
+    draws: int = 1000,
+    seed: int = 0,
+    strata: Sequence[str] | None = None,
+) -> list[Figure]:
+    """Sum a set up with 95 % percentile intervals, from images drawn anew with replacement (Efron 1979).
+
+    Parameters
+    ----------
+    scores
+        One record an image.
+    summarise
+        Makes the figures of any number of records, always the same ones in the same order.
+    draws, seed
+        Number of sets drawn, and the seed of the draws.
+    strata
+        A group for each image, such as its organ: as many images are drawn of each as there are.
+
+    Returns
+    -------
+    list of Figure
+        NaN as interval for fewer than two images (in any stratum).
+    """
+    whole = summarise(scores)
+    if _too_few(len(scores), strata) or draws < 1:
+        return whole
+    drawn = np.array(
+        [
+            [f.value for f in summarise([scores[i] for i in chosen])]
+            for chosen in _draws(len(scores), draws, seed, strata)
+        ]
+    )
+    return [
+        Figure(figure.name, figure.averaging, figure.value, *_interval(values))
+        for figure, values in zip(whole, drawn.T, strict=True)
+    ]
+
+
+def paired_bootstrap(
+    first: Sequence[S],
+    second: Sequence[S],
+    summarise: Callable[[Sequence[S]], list[Figure]],
+    draws: int = 1000,
+    seed: int = 0,
+    strata: Sequence[str] | None = None,
+) -> list[Difference]:
+    """Compare two models image by image: every drawn set holds the same images for both.
+
+    What makes an image hard or easy for both then cancels, and the interval is that of the difference, which is
+    narrower than two separate intervals suggest.
+
+    Parameters
+    ----------
+    first, second
+        Records of the same images in the same order.
+    summarise, draws, seed, strata
+        As in `bootstrap`.
+
+    Returns
+    -------
+    list of Difference
+
+    Raises
+    ------
+    NucSegError
+        The two are not of the same length.
+    """
+    if len(first) != len(second):
+        raise NucSegError(
+            f"{len(first)} images are compared with {len(second)}; score both models on the same ones."
+        )
+
+    def differences(pairs: Sequence[tuple[S, S]]) -> list[Figure]:
+        ones, twos = summarise([a for a, _ in pairs]), summarise([b for _, b in pairs])
+        return [Figure(a.name, a.averaging, b.value - a.value) for a, b in zip(ones, twos, strict=True)]
+
+    found = bootstrap(list(zip(first, second, strict=True)), differences, draws, seed, strata)
+    return [
+        Difference(a.name, a.averaging, a.value, b.value, d.value, d.low, d.high)
+        for a, b, d in zip(summarise(first), summarise(second), found, strict=True)
+    ]

@@ -1,0 +1,154 @@
+"""Whatever can be evaluated, ready to run: installed models, model folders, runs, checkpoints, OpenVINO files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_nucseg.core.decode import DecodeConfig
+from napari_nucseg.errors import NucSegError
+from napari_nucseg.models.card import Card
+from napari_nucseg.models.registry import Model, find_model
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from napari_nucseg.io.slide import Mpp
+    from napari_nucseg.models.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network with its card.
+
+    Attributes
+    ----------
+    name
+        For tables and file names.
+    card
+        Classes, resolution and thresholds.
+    runtime
+        From an image to activated maps.
+    about
+        What a report says of it: name, version, sha256 or step.
+    """
+
+    name: str
+    card: Card
+    runtime: Runtime
+    about: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.card.version}".strip()
+
+    def segment(self, image: NDArray[np.uint8], mpp: Mpp) -> tuple[NDArray[np.uint32], pd.DataFrame]:
+        """Return labels and table of nuclei of an (H, W, 3) image, through the pipeline that a user runs."""
+        from napari_nucseg.inference import segment
+
+        result = segment(image, mpp, Model(Path(self.name), self.card), runtime=self.runtime)
+        return result.labels, result.nuclei
+
+
+class IRRuntime:
+    """A network in OpenVINO's own format, such as one of 8-bit weights: `train.export`, `train.compress`.
+
+    Parameters
+    ----------
+    path
+        The ``.xml`` file; its ``.bin`` lies beside it.
+    precision : {"f32", "bf16"}
+        Of what is not quantised.
+    threads
+        Of the CPU; 0 for all.
+    """
+
+    def __init__(self, path: Path, precision: str = "f32", threads: int = 0) -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            raise NucSegError(
+                f"'{path}' needs OpenVINO, which is not installed; pip install openvino."
+            ) from error
+        hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+        if threads:
+            hints["INFERENCE_NUM_THREADS"] = str(threads)
+        core = openvino.Core()
+        try:
+            self._request = core.compile_model(core.read_model(path), "CPU", hints).create_infer_request()
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise NucSegError(f"OpenVINO cannot read '{path}' ({reason}); export it anew.") from error
+        self._lock = threading.Lock()
+        self.name = f"OpenVINO {openvino.__version__.split('-')[0]} (CPU, {path.stem}, {precision})"
+
+    def __call__(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See `napari_nucseg.models.runtime.Runtime`."""
+        with self._lock:
+            output = self._request.infer({0: np.ascontiguousarray(rgb)[None]})
+            maps: NDArray[np.float32] = output[0][0]
+        return maps
+
+
+def load(what: str, device: str = "auto") -> Loaded:
+    """Load whatever is named.
+
+    Parameters
+    ----------
+    what
+        The name or path of a model, the folder of a run, a checkpoint in such a folder
+        (``runs/teacher/best.pt``), or a network of OpenVINO with its card beside it (``small/int8.xml``).
+    device : {"auto", "cuda", "cpu", "cpu-torch"}
+
+    Raises
+    ------
+    NucSegError
+        There is nothing of the kind, or it cannot be loaded.
+    """
+    path = Path(what)
+    if path.suffix == ".xml":
+        return _load_ir(path)
+    if path.suffix == ".pt" or (path / "config.json").is_file():
+        return _load_run(path, device)
+    return load_model(find_model(what), device)
+
+
+def load_model(model: Model, device: str = "auto") -> Loaded:
+    """Load a model onto a device, see `napari_nucseg.models.runtime.load_runtime`."""
+    from napari_nucseg.models.runtime import load_runtime
+
+    about = {"name": model.name, "version": model.card.version, "sha256": model.card.sha256}
+    return Loaded(model.name, model.card, load_runtime(model, device), about)
+
+
+def _load_ir(path: Path) -> Loaded:
+    from napari_nucseg.models.checkpoint import sha256
+    from napari_nucseg.models.runtime import inspect_devices
+
+    if not path.is_file():
+        raise NucSegError(f"'{path}' does not exist; make it with python -m train.export or train.compress.")
+    card = Card.read(path.with_name("card.json"))
+    runtime = IRRuntime(path, inspect_devices().precision)
+    weights = path.with_suffix(".bin")
+    about = {"name": f"{card.name} ({path.stem})", "version": card.version, "sha256": sha256(weights)}
+    return Loaded(f"{card.name}-{path.stem}", card, runtime, about)
+
+
+def _load_run(path: Path, device: str) -> Loaded:
+    from train.runs import choose_device, draft_card, load_run
+    from train.validate import TaskRuntime
+
+    folder = path.parent if path.suffix == ".pt" else path
+    config, task = load_run(path)
+    name, decode = folder.resolve().name, folder / "decode.json"
+    card = dataclasses.replace(draft_card(config, task), name=name, version="")
+    if decode.is_file():
+        card = dataclasses.replace(card, decode=DecodeConfig(**json.loads(decode.read_text())))
+    runtime = TaskRuntime(task.to(choose_device("cpu" if device.startswith("cpu") else device)))
+    return Loaded(name, card, runtime, {"name": name, "run": str(path)})

@@ -1,0 +1,128 @@
+"""Write evaluations down: tables to read and to paste, one row an image as CSV, everything as JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from napari_nucseg.errors import NucSegError
+from train.intervals import Difference
+from train.scores import PER_ORGAN, Figure, ImageScore
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of cells, the first of them the head, as a markdown table."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def _span(low: float, high: float, sign: str = "") -> str:
+    return "-" if math.isnan(low) else f"{low:{sign}.3f} to {high:{sign}.3f}"
+
+
+def table(found: Sequence[Figure]) -> str:
+    """Return all figures as a markdown table that says how each is averaged."""
+    rows = [(f.name, f"{f.value:.3f}", _span(f.low, f.high), f.averaging) for f in found]
+    return markdown([("figure", "value", "95 % interval", "averaging"), *rows])
+
+
+def difference_table(found: Sequence[Difference], first: str, second: str) -> str:
+    """Return a comparison as a markdown table; a difference whose interval leaves out 0 is marked with a star."""
+    rows = [
+        (
+            f.name,
+            f"{f.first:.3f}",
+            f"{f.second:.3f}",
+            f"{f.difference:+.3f}{' *' if f.clear else ''}",
+            _span(f.low, f.high, "+"),
+            f.averaging,
+        )
+        for f in found
+    ]
+    return markdown([("figure", first, second, "difference", "95 % interval", "averaging"), *rows])
+
+
+def organ_table(organs: Mapping[str, Sequence[Figure]], counts: Mapping[str, int]) -> str:
+    """Return one row an organ with the figures over all nuclei and the mPQ."""
+    some = next(iter(organs.values()))
+    chosen = [k for k, f in enumerate(some) if "(" not in f.name or f.name.startswith("mPQ (")]
+    rows = [
+        (name, str(counts[name]), *(f"{found[k].value:.3f}" for k in chosen))
+        for name, found in organs.items()
+    ]
+    return markdown([("organ", "images", *(some[k].name for k in chosen)), *rows])
+
+
+def readme_rows(found: Sequence[Figure], what: str, images: int) -> str:
+    """Return the figures as one row a table for the README, heads included.
+
+    The first table is over all nuclei, the others over the classes of each scheme; means over organs are left out.
+    """
+    groups: dict[str, list[Figure]] = {}
+    for figure in found:
+        if figure.averaging != PER_ORGAN:
+            name, _, key = figure.name.partition(" (")
+            groups.setdefault(key.rstrip(")"), []).append(Figure(name, figure.averaging, figure.value))
+    blocks = []
+    for key, members in groups.items():
+        head = ["set", "images", *(f.name for f in members)]
+        what_of = f"{what}{f', classes {key}' if key else ''}"
+        blocks.append(markdown([head, [what_of, str(images), *(f"{f.value:.3f}" for f in members)]]))
+    return "\n\n".join(blocks)
+
+
+def image_rows(scores: Sequence[ImageScore], others: Sequence[ImageScore] = ()) -> list[dict[str, Any]]:
+    """Return one row an image; where a second model is given, with its figures and the differences beside them."""
+    rows = [score.row() for score in scores]
+    for row, other in zip(rows, others, strict=False):
+        for key, value in other.row().items():
+            if key in ("name", "organ", "mpp", "true_nuclei"):
+                continue
+            mine = row.get(key)
+            row[f"{key} [2]"] = value
+            if isinstance(mine, float) and key != "seconds":
+                row[f"{key} [2-1]"] = value - mine
+    return rows
+
+
+def write(
+    folder: Path, stem: str, rows: Sequence[Mapping[str, Any]], report: Mapping[str, Any]
+) -> tuple[Path, Path]:
+    """Write the table of images and the report; return both paths.
+
+    Raises
+    ------
+    NucSegError
+        The folder cannot be written to.
+    """
+    images, summary = folder / f"{stem}_images.csv", folder / f"{stem}.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with images.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        summary.write_text(as_json(report), encoding="utf-8")
+    except OSError as error:
+        raise NucSegError(
+            f"The report cannot be written to '{folder}' ({error.strerror}); give another --out."
+        ) from error
+    return images, summary
+
+
+def as_json(report: Any) -> str:
+    """Return JSON text in which NaN is null."""
+    return json.dumps(_finite(report), indent=1, ensure_ascii=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """Replace NaN by None, which JSON can say."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
