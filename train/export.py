@@ -17,8 +17,8 @@ from napari_nucseg.models.card import Card
 from napari_nucseg.models.checkpoint import save_checkpoint
 from napari_nucseg.models.student import Student
 from train.config import to_mapping
-from train.fit import draft_card, load_run
 from train.runlog import RunLog
+from train.runs import draft_card, load_run
 
 CARD_KEYS = ("version", "title", "licence", "caution", "training_data", "cite", "colours")
 
@@ -50,7 +50,7 @@ def export(run: Path, card_file: Path, out: Path, metrics: Sequence[Path] = ()) 
     decode = run / "decode.json"
     state = RunLog(run).load("last.pt") or {}
     card = dataclasses.replace(
-        draft_card(config),
+        draft_card(config, task),
         decode=DecodeConfig(**json.loads(decode.read_text())) if decode.is_file() else DecodeConfig(),
         training={"steps": state.get("step"), "config": to_mapping(config)},
         metrics=_reports(metrics),

@@ -2,6 +2,11 @@
 
 import csv
 import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -9,9 +14,13 @@ import torch
 
 from napari_nucseg.core.maps import MapLayout
 from napari_nucseg.errors import NucSegError
+from tests.train.toy_run import MadeUp, gradients, make_loop, make_task
+from train.best import Best
 from train.fit import main
+from train.loop import LoopConfig
 from train.optim import learning_rate, update_ema
 
+ROOT = Path(__file__).resolve().parents[2]
 OVERRIDES = [
     "crop.size=32", "model.widths=[4,4,4,4]", "model.blocks=[1,1,1,1]", "loop.batch_size=2", "loop.warmup=2",
     "loop.workers=0", "loop.log_every=1", "loop.checkpoint_every=3", "loop.validate_every=3", "device=cpu",
@@ -31,50 +40,86 @@ def config(dataset, tmp_path):
     return path
 
 
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def train(config, run, *extra):
     return main(["--config", str(config), f"run={run}", *OVERRIDES, *extra])
 
 
-def test_a_killed_run_resumes_exactly(config, tmp_path, monkeypatch):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert train(config, whole, "loop.steps=6") == 0
+KILL = """
+import os, signal, sys
+from train import fit, loop
+gradients = loop.Loop._gradients
 
-    from train.loop import Loop
+def killed(self, batches):
+    out = gradients(self, batches)
+    if self.step == 5:  # two steps after the checkpoint at 3: the gradients of the next are there, not its weights
+        os.kill(os.getpid(), signal.SIGKILL)
+    return out
 
-    step = Loop._train_step
+loop.Loop._gradients = killed
+fit.main(sys.argv[1:])
+"""
 
-    def dies(self, batches):
-        if self.step == 5:  # after the checkpoint at step 3
-            raise KeyboardInterrupt
-        return step(self, batches)
 
-    monkeypatch.setattr(Loop, "_train_step", dies)
-    assert train(config, parts, "loop.steps=6") == 1
-    monkeypatch.setattr(Loop, "_train_step", step)
-    assert train(config, parts, "loop.steps=6") == 0
-    a, b = (torch.load(run / "last.pt", weights_only=True) for run in (whole, parts))
-    assert a["step"] == b["step"] == 6
+def assert_equal_states(a, b):
+    assert a["step"] == b["step"]
+    assert a["best"] == b["best"]
     for key in ("task", "average"):
+        assert a[key].keys() == b[key].keys()
         for name, value in a[key].items():
             assert torch.equal(value, b[key][name]), name
-    rows = []
+    for one, other in zip(*(s["optimiser"]["state"].values() for s in (a, b)), strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def measured(run):
+    with (run / "metrics.csv").open(newline="") as handle:
+        rows = [(r["step"], r["name"], r["value"]) for r in csv.DictReader(handle)]
+    return [row for row in rows if not row[1].startswith("speed/")]
+
+
+def test_a_killed_run_resumes_exactly(config, tmp_path, one_thread):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    extra = ("loop.steps=6", "threads=1", "loop.workers=1")
+    assert train(config, whole, *extra) == 0
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    arguments = ["--config", str(config), f"run={parts}", *OVERRIDES, *extra]
+    done = subprocess.run([sys.executable, "-c", KILL, *arguments], env=environment, cwd=ROOT, check=False,
+                          capture_output=True, text=True, timeout=120)  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    assert torch.load(parts / "last.pt", weights_only=True)["step"] == 3
+    assert max(int(step) for step, *_ in measured(parts)) == 5
+    with (parts / "metrics.csv").open("a") as handle:
+        handle.write("1.0,6,train/to")  # as a kill in the middle of a line leaves it
+    assert train(config, parts, *extra) == 0
+    a, b = (torch.load(run / "last.pt", weights_only=True) for run in (whole, parts))
+    assert a["step"] == 6
+    assert_equal_states(a, b)
+    assert measured(whole) == measured(parts)  # and nothing twice
     for run in (whole, parts):
-        with (run / "metrics.csv").open() as handle:
-            found = [(r["step"], r["name"], r["value"]) for r in csv.DictReader(handle)]
-        rows.append([row for row in found if not row[1].startswith("speed/")])
-    assert rows[0] == rows[1]  # nothing is logged twice
-    for run in (whole, parts):
-        assert {p.name for p in run.iterdir()} >= {"config.json", "metrics.csv", "last.pt", "curves.png"}
-    with (whole / "metrics.csv").open() as handle:
-        names = {row["name"] for row in csv.DictReader(handle)}
-    assert {
-        "train/total",
-        "train/type",
-        "val/bPQ",
-        "val/toy/AJI",
-        "speed/images_per_s",
-        "speed/data_wait",
-    } <= names
+        assert {p.name for p in run.iterdir()} == {
+            "config.json",
+            "metrics.csv",
+            "last.pt",
+            "best.pt",
+            "curves.png",
+        }
+    names = {name for _, name, _ in measured(whole)}
+    assert {"train/total", "train/type", "val/bPQ", "val/toy/AJI"} <= names
+
+
+def test_a_kill_before_the_first_checkpoint_leaves_no_second_beginning(tmp_path):
+    loop = make_loop(tmp_path, steps=2, checkpoint_every=2)
+    loop._report({"total": 1.0}, 0.0, -1)
+    make_loop(tmp_path, steps=2, checkpoint_every=2).fit(dict)
+    assert [step for step, name, _ in measured(tmp_path) if name == "train/total"] == ["1", "2"]
 
 
 def test_a_run_does_not_go_on_as_another(config, tmp_path, capsys):
@@ -119,13 +164,139 @@ def test_schedule_and_average():
 def test_layout_follows_the_config(dataset):
     from train.config import load_config
     from train.data import load_split
-    from train.fit import FitConfig, build
+    from train.fit import FitConfig, build_task
+    from train.runs import nucleus_counts
 
     path = Path(__file__).parents[2] / "train" / "configs" / "student.toml"
     config = load_config(FitConfig, path, ["model.angles=[0,45,90,135]"])
     images = load_split(dataset, {"toy": config.data.sets["gbm40"]}, config.data.classes, held_out=False)
-    task, student = build(config, images)
-    assert student.config.layout == MapLayout((0, 45, 90, 135), 5)
+    task = build_task(config, nucleus_counts(images, 5))
+    assert task.network.config.layout == MapLayout((0, 45, 90, 135), 5)
     assert task.class_weights[1:].mean() == pytest.approx(1.0)
     with pytest.raises(NucSegError):
         load_config(FitConfig, path, ["model.angles=[7.5]"])
+
+
+class Stop(Exception):
+    """Of a test."""
+
+
+@pytest.mark.parametrize("settings", [{}, {"accumulate": 2, "amp": "bf16"}, {"amp": "fp16"}])
+def test_dropout_and_scaler_go_on_as_they_were(tmp_path, monkeypatch, settings):
+    settings = {"steps": 5, "checkpoint_every": 2, "validate_every": 2} | settings
+    figures = [{"bPQ": v} for v in (0.2, 0.1, 0.3)]
+    whole = make_loop(tmp_path / "whole", make_task(True, 0.5), **settings)
+    given = iter(figures)
+    whole.fit(lambda task: next(given))
+    parts = make_loop(tmp_path / "parts", make_task(True, 0.5), **settings)
+    given = iter(figures)
+    check = parts._check
+
+    def stops(total):
+        if parts.step == 3:
+            raise Stop
+        check(total)
+
+    monkeypatch.setattr(parts, "_check", stops)
+    with pytest.raises(Stop):
+        parts.fit(lambda task: next(given))
+    torch.rand(7)  # what else the process draws does not matter
+    make_loop(tmp_path / "parts", make_task(True, 0.5), **settings).fit(lambda task: next(given))
+    a, b = (torch.load(tmp_path / run / "last.pt", weights_only=True) for run in ("whole", "parts"))
+    assert a["scaler"] == b["scaler"]
+    assert_equal_states(a, b)
+    best = torch.load(tmp_path / "parts" / "best.pt", weights_only=True)
+    assert (best["step"], best["bPQ"]) == (5, 0.3)
+
+
+def test_accumulated_parts_make_one_step():
+    """The mean of the gradients of the parts, whatever the losses are."""
+    whole, first, second = (make_loop(Path("none")) for _ in range(3))
+    batches = [
+        {k: torch.stack([MadeUp()[i][k] for i in pair]) for k in MadeUp()[0]} for pair in ((0, 1), (2, 3))
+    ]
+    object.__setattr__(whole.config, "accumulate", 2)
+    losses = [loop._gradients(iter(given)) for loop, given in
+              ((whole, batches), (first, batches[:1]), (second, batches[1:]))]  # fmt: skip
+    for name, value in gradients(whole).items():
+        wanted = (gradients(first)[name] + gradients(second)[name]) / 2
+        assert torch.allclose(value, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max())), name
+    assert losses[0]["total"] == pytest.approx((losses[1]["total"] + losses[2]["total"]) / 2, rel=1e-5)
+
+
+def test_a_run_stops_for_want_of_a_better_bpq_and_keeps_the_best(tmp_path):
+    seen = {}
+    given = iter([0.2, 0.5, float("nan"), 0.5, 0.9])
+    loop = make_loop(tmp_path, steps=20, validate_every=2, patience=2, checkpoint_every=20)
+
+    def validate(task):
+        seen[loop.step] = {k: v.clone() for k, v in task.state_dict().items()}
+        return {"bPQ": next(given)}
+
+    loop.fit(validate)
+    assert loop.step == 8  # best at 4; neither NaN at 6 nor as good at 8 is better
+    best = torch.load(tmp_path / "best.pt", weights_only=True)
+    assert (best["step"], best["bPQ"]) == (4, 0.5)
+    assert all(torch.equal(value, seen[4][name]) for name, value in best["average"].items())
+    again = make_loop(tmp_path, steps=20, validate_every=2, patience=2, checkpoint_every=20)
+    again.fit(validate)
+    assert again.step == 8  # it has stopped, and starts not again
+    longer = make_loop(tmp_path, steps=20, validate_every=2, patience=3, checkpoint_every=20)
+    given = iter([0.9, *[0.1] * 9])
+    longer.fit(lambda task: {"bPQ": next(given)})
+    assert longer.step == 16  # best at 10
+
+
+def test_patience_needs_something_to_go_by():
+    assert Best(0).update(3, {"AJI": 1.0}) is False
+    with pytest.raises(NucSegError, match="goes by bPQ"):
+        Best(1).update(3, {"AJI": 1.0})
+
+
+def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(tmp_path):
+    loop = make_loop(tmp_path, steps=4, checkpoint_every=1)
+    loop.fit(dict)
+    before = (tmp_path / "last.pt").read_bytes()
+    worse = make_loop(tmp_path, steps=6, checkpoint_every=1)
+    with torch.no_grad():
+        next(worse.task.parameters()).fill_(float("nan"))
+    with pytest.raises(NucSegError, match="loss at step 4 is nan; lower loop.lr"):
+        worse.fit(dict)
+    assert (tmp_path / "last.pt").read_bytes() == before
+
+
+def test_held_crops_are_measured_by_the_same_step(tmp_path):
+    loop = make_loop(tmp_path, steps=1, held=MadeUp(), validation_crops=5, amp="bf16")
+    loop.fit(dict)
+    items = [MadeUp()[i] for i in range(4)]  # whole batches of 2
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        wanted = [
+            loop.average({k: torch.stack([item[k] for item in items[n : n + 2]]) for k in items[0]})
+            for n in (0, 2)
+        ]
+    found = {name: float(value) for _, name, value in measured(tmp_path)}
+    for name in wanted[0]:
+        mean = (wanted[0][name] + wanted[1][name]) / 2
+        assert found[f"val/loss_{name}"] == pytest.approx(float(mean), rel=1e-4)
+
+
+def test_the_log_tells_whether_crops_are_waited_for(tmp_path, monkeypatch):
+    def shares(folder):
+        make_loop(folder, steps=3).fit(dict)
+        with (folder / "metrics.csv").open(newline="") as handle:
+            rows = [(r["name"], float(r["value"])) for r in csv.DictReader(handle)]
+        return [[v for n, v in rows if n == name][1:] for name in ("speed/data_wait", "speed/images_per_s")]
+
+    waits, rates = shares(tmp_path / "fast")
+    assert max(waits) < 0.7
+    item = MadeUp.__getitem__
+    monkeypatch.setattr(MadeUp, "__getitem__", lambda self, index: time.sleep(0.2) or item(self, index))
+    waits, slow = shares(tmp_path / "slow")
+    assert min(waits) > 0.8
+    assert max(slow) < 5 < min(rates)  # two crops in 0.4 s or more
+
+
+@pytest.mark.parametrize("name", ["steps", "batch_size", "accumulate", "validate_every"])
+def test_lengths_are_checked(name):
+    with pytest.raises(NucSegError, match=f"loop.{name}=0 is too small"):
+        LoopConfig(**{name: 0})

@@ -1,0 +1,162 @@
+"""Train a student from labels and a teacher: ``python -m train.distill --config FILE.toml teacher=runs/teacher``."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from napari_nucseg.errors import NucSegError
+from napari_nucseg.models.checkpoint import load_student
+from napari_nucseg.models.registry import open_model
+from train import fit
+from train.command import run_command
+from train.crops import Batch
+from train.data import AnnotatedImage
+from train.distil_task import DistillConfig, DistillTask
+from train.optim import precision
+from train.orient import orientations
+from train.pool import PooledCrops
+from train.runs import Training, carry_out, class_weights, crops_of, load_data, load_run, nucleus_counts
+from train.task import LossWeights, MapTask
+from train.teacher_outputs import CachedTeacher, LiveTeacher, TeacherSource, TurnedTeacher
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillRunConfig(fit.FitConfig):
+    """Everything `train.distill` can be told.
+
+    Parameters
+    ----------
+    teacher : Path
+        Run folder of train.teach (or fit, or distill), a checkpoint in one, or a model folder.
+    turned : bool
+        Test-time augmentation of the teacher: the mean of its maps over all flips and rotations. Eight times the
+        work, so best kept with `cache`.
+    cache : Path, optional
+        Folder to keep the teacher's outputs in. They are read again when the same crop comes again: with `pool`, and in
+        other runs on the same crops.
+    pool : int
+        Train on so many crops only, that come again and again, each time in another orientation; 0 never repeats
+        one. A cache of crops of 256 px takes 2 to 6 MB for each.
+    """
+
+    run: Path = Path("runs/distilled")
+    teacher: Path
+    distil: DistillConfig = field(default_factory=DistillConfig)
+    turned: bool = False
+    cache: Path | None = None
+    pool: int = 0
+
+    def __post_init__(self) -> None:
+        if self.pool < 0:
+            raise NucSegError(f"pool={self.pool} must be 0 or more crops.")
+
+
+CONFIG = DistillRunConfig
+build_task = fit.build_task
+
+
+@dataclass(frozen=True)
+class Known:
+    """A trained network with what its run or its card says of it."""
+
+    task: MapTask
+    classes: tuple[str, ...]
+    mpp: float
+
+
+def open_teacher(path: Path) -> Known:
+    """Read a teacher from a run folder, a checkpoint of a run, or a model folder.
+
+    Raises
+    ------
+    NucSegError
+        There is none.
+    """
+    if path.suffix == ".pt" or (path / "config.json").is_file():
+        config, task = load_run(path)
+        return Known(task, config.data.classes, config.crop.mpp)
+    if not path.exists():
+        raise NucSegError(f"Teacher '{path}' does not exist; give the folder of a run of train.teach.")
+    model = open_model(path)
+    card, weights = model.card, class_weights(np.zeros(len(model.card.classes)))
+    task = MapTask(load_student(model), card.layout, card.mean, card.std, LossWeights(), weights)
+    return Known(task, card.classes, card.mpp)
+
+
+def teacher_of(config: DistillRunConfig) -> TeacherSource:
+    """Return the teacher a run is to learn from.
+
+    Raises
+    ------
+    NucSegError
+        There is none, or it speaks of other classes or another resolution.
+    """
+    known = open_teacher(config.teacher)
+    if known.classes != config.data.classes:
+        raise NucSegError(
+            f"Teacher '{config.teacher}' knows the classes {', '.join(known.classes)}; set data.classes to those."
+        )
+    if not math.isclose(known.mpp, config.crop.mpp, rel_tol=0.01):
+        raise NucSegError(f"Teacher '{config.teacher}' sees {known.mpp} um/px; set crop.mpp={known.mpp}.")
+    source: TeacherSource = LiveTeacher(known.task, precision(config.loop.amp))
+    if config.turned:
+        source = TurnedTeacher(source)
+    return source if config.cache is None else CachedTeacher(source, config.cache)
+
+
+def frequencies(counts: NDArray[np.float64]) -> torch.Tensor | None:
+    """Return how frequent background and each class are, or None if no class is known.
+
+    Nuclei are counted, not pixels; background is taken for as frequent as the commonest class, so that it
+    does not outweigh what the type map is about.
+    """
+    return torch.tensor([counts.max(), *counts], dtype=torch.float32) if counts.any() else None
+
+
+def distilled_crops(
+    config: DistillRunConfig, teacher: TeacherSource, task: MapTask, train: list[AnnotatedImage]
+) -> Dataset[Batch]:
+    """Return the crops of a run: without end, or a pool of them."""
+    crops = crops_of(config, task.layout, train)
+    return PooledCrops(crops, config.pool, orientations(teacher.layout)) if config.pool else crops
+
+
+def distill(config: DistillRunConfig) -> None:
+    """Train to the end, resuming from the run folder."""
+    teacher = teacher_of(config)
+    train, held = load_data(config, unlabelled=True)
+    counts = nucleus_counts(train, len(config.data.classes))
+    student = build_task(config, counts)
+    task = DistillTask(student, teacher, config.distil, frequencies(counts), config.loop.accumulate)
+    crops = distilled_crops(config, teacher, student, train)
+    who = {"teacher": teacher.fingerprint}
+    carry_out(config, Training("distill", student, task, crops, train, held, who))
+    if isinstance(teacher, CachedTeacher):
+        log.info("teacher outputs: %d computed, %d read from the cache", teacher.misses, teacher.hits)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of ``python -m train.distill``."""
+    return run_command(
+        distill,
+        DistillRunConfig,
+        argv,
+        prog="python -m train.distill",
+        about="Train a student from labels and from what a teacher says.",
+        example="python -m train.distill --config train/configs/student.toml teacher=runs/teacher "
+        "run=runs/distilled distil.feature_loss=mse",
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,263 @@
+"""What the training commands share: their common settings, the data, the run itself, and reading a run back."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.data import Dataset
+
+from napari_nucseg.core.maps import MapLayout
+from napari_nucseg.errors import NucSegError
+from napari_nucseg.models.card import Card
+from train.augment import AugmentConfig
+from train.config import from_mapping, to_mapping
+from train.crops import Batch, CropConfig, Crops
+from train.data import AnnotatedImage, SetConfig, load_split
+from train.loop import Loop, LoopConfig
+from train.runlog import RunLog
+from train.task import LossWeights, MapTask
+from train.validate import Validator, validation_crops
+
+log = logging.getLogger(__name__)
+
+COMMANDS = ("fit", "teach", "distill")
+"""Training commands; module ``train.X`` has `CONFIG`, its config class, and ``build_task(config, counts)``."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the data lies, its sets and the classes to learn.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the sets.
+    classes : tuple of str
+        Nucleus classes, in the order of the `type` map.
+    sets : dict
+        Settings of each set, by the name of its folder.
+    """
+
+    root: Path = Path("../shared/data")
+    classes: tuple[str, ...] = ("neoplastic", "inflammatory", "connective", "epithelial", "other")
+    sets: dict[str, SetConfig] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What every training command can be told.
+
+    Parameters
+    ----------
+    run : Path
+        Folder of the run; a run that was stopped goes on from its last checkpoint.
+    device : str
+        "auto" (CUDA where there is one), "cpu", "cuda" or one device such as "cuda:1".
+    threads : int
+        Of the CPU for the network; 0 leaves the choice to torch.
+    """
+
+    run: Path = Path("runs/run")
+    device: str = "auto"
+    threads: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    crop: CropConfig = field(default_factory=CropConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: LossWeights = field(default_factory=LossWeights)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+def nucleus_counts(images: list[AnnotatedImage], n_classes: int) -> NDArray[np.float64]:
+    """Return how many nuclei of each class there are: (n_classes,)."""
+    counts = np.zeros(n_classes)
+    for image in images:
+        counts += np.bincount(image.nuclei[:, 2], minlength=n_classes + 1)[1 : n_classes + 1]
+    return counts
+
+
+def class_weights(counts: NDArray[np.float64]) -> torch.Tensor:
+    """Weights of the type cross-entropy: the inverse square root of each class' nuclei, mean 1 over the classes.
+
+    Crops are already drawn balanced by class to a part, so the full inverse would count rarity twice.
+    Background weighs as much as the commonest class.
+    """
+    inverse = 1 / np.sqrt(np.maximum(counts, 1))
+    weights = np.where(counts > 0, inverse, inverse.min())
+    weights = weights / weights.mean()
+    return torch.tensor([weights.min(), *weights], dtype=torch.float32)
+
+
+def choose_device(name: str) -> str:
+    """Resolve "auto" to CUDA where there is one, else the CPU."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+def load_data(
+    config: RunConfig, unlabelled: bool = False
+) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
+    """Set threads and seed, and return the training and the validation images of a run.
+
+    Raises
+    ------
+    NucSegError
+        There are none, or a set without labels where `unlabelled` says that these are of no use.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(config.loop.seed)
+    root, sets, classes = config.data.root, config.data.sets, config.data.classes
+    bare = [key for key, value in sets.items() if not value.labelled]
+    if bare and not unlabelled:
+        raise NucSegError(
+            f"The set '{bare[0]}' has no labels, and only train.distill learns without; leave it out."
+        )
+    held = {key: value for key, value in sets.items() if value.held_out and value.labelled}
+    return load_split(root, sets, classes, held_out=False), load_split(root, held, classes, held_out=True)
+
+
+def crops_of(config: RunConfig, layout: MapLayout, train: list[AnnotatedImage]) -> Crops:
+    """Return the crops that a run trains on."""
+    return Crops(train, config.data.sets, layout, config.crop, config.augment, config.loop.seed)
+
+
+def draft_card(config: RunConfig, task: MapTask) -> Card:
+    """Return a card with what a run knows of its model."""
+    mean, std = ((x[0].item(), x[1].item(), x[2].item()) for x in (task.mean.flatten(), task.std.flatten()))
+    return Card(
+        name="candidate",
+        version="0",
+        title="",
+        classes=config.data.classes,
+        colours={},
+        mpp=config.crop.mpp,
+        mean=mean,
+        std=std,
+        network={"layout": {"angles": list(task.layout.angles), "n_classes": task.layout.n_classes}},
+        licence="",
+        training={"config": to_mapping(config)},
+    )
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything a run needs besides its settings.
+
+    Attributes
+    ----------
+    command : str
+        One of `COMMANDS`, kept with the run so that it can be read back.
+    student : MapTask
+        The task on labels of the network that comes out.
+    task : nn.Module
+        What is trained: `student`, or one around it.
+    crops : Dataset of Batch
+    train, held : lists of AnnotatedImage
+        Training and validation images.
+    also : dict
+        More of what makes the run the one it is.
+    """
+
+    command: str
+    student: MapTask
+    task: nn.Module
+    crops: Dataset[Batch]
+    train: list[AnnotatedImage]
+    held: list[AnnotatedImage]
+    also: dict[str, Any] = field(default_factory=dict)
+
+
+def carry_out(config: RunConfig, training: Training) -> None:
+    """Train to the end, resuming from the run folder."""
+    run, layout, net = RunLog(config.run), training.student.layout, training.student.network
+    millions = sum(p.numel() for p in net.parameters()) / 1e6
+    sizes = len(training.train), len(training.held)
+    log.info("%d training, %d validation images; %.2f M parameters", *sizes, millions)
+    held = validation_crops(training.held, config.data.sets, layout, config.crop, config.loop.seed)
+    who = identity(config, training.train) | training.also
+    card = draft_card(config, training.student)
+    loop = Loop(training.task, training.crops, config.loop, run, choose_device(config.device), who, held)
+    run.config({"command": training.command, **to_mapping(config)})
+    loop.fit(Validator(training.held, card))
+
+
+HARMLESS = (
+    "run",
+    "device",
+    "threads",
+    "loop.workers",
+    "loop.log_every",
+    "loop.checkpoint_every",
+    "loop.validate_every",
+    "loop.validation_crops",
+    "loop.patience",
+)
+"""Settings that may change from one start of a run to the next: they do not change the weights."""
+
+
+def identity(config: RunConfig, train: list[AnnotatedImage]) -> dict[str, Any]:
+    """Return what makes a run the one it is: flat settings and the training images."""
+    flat: dict[str, Any] = {"training images": [f"{im.dataset}/{im.name}" for im in train]}
+
+    def walk(node: Any, prefix: str) -> None:
+        for key, value in node.items():
+            name = f"{prefix}{key}"
+            if name in HARMLESS:
+                continue
+            if isinstance(value, dict):
+                walk(value, name + ".")
+            else:
+                flat[name] = value
+
+    walk(to_mapping(config), "")
+    return flat
+
+
+def load_run(path: Path) -> tuple[RunConfig, MapTask]:
+    """Return the config of a run and the task of its network with averaged weights, ready for evaluation.
+
+    Parameters
+    ----------
+    path : Path
+        Run folder of any training command, or a checkpoint in it (``last.pt``, ``best.pt``). Of a folder it is
+        the best one if the run was to stop early (``loop.patience``), else the last one.
+
+    Raises
+    ------
+    NucSegError
+        There is no run, or no checkpoint yet.
+    """
+    folder = path.parent if path.suffix == ".pt" else path
+    try:
+        data = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise NucSegError(
+            f"'{folder}' holds no checkpoint of a run; train with python -m train.fit, teach or distill first."
+        ) from error
+    command = data.pop("command", "fit")
+    if command not in COMMANDS:
+        raise NucSegError(
+            f"Run '{folder}' is of a command '{command}' that this version does not know; update it."
+        )
+    module = importlib.import_module(f"train.{command}")
+    config: RunConfig = from_mapping(module.CONFIG, data)
+    early = config.loop.patience and (folder / "best.pt").is_file()
+    name = path.name if path != folder else "best.pt" if early else "last.pt"
+    state = RunLog(folder).load(name)
+    if state is None:
+        raise NucSegError(f"Run '{folder}' has no checkpoint {name} yet; let it train on.")
+    task: MapTask = module.build_task(config, np.zeros(len(config.data.classes)))
+    # a distilled student is one part of what was trained
+    own = {k.removeprefix("task."): v for k, v in state["average"].items() if k.startswith("task.")}
+    task.load_state_dict(own or state["average"])
+    return config, task.eval()
