@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +13,6 @@ import numpy as np
 from napari_nucseg.core.targets import IGNORE, split_parts
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.mpp import PLAUSIBLE
-from train.data import median_diameter, nucleus_classes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -115,24 +115,26 @@ def check(
             "pair files of one download."
         )
     value, source, warnings = _resolution(raw, mpp, where)
-    points, kinds = nucleus_classes(raw.labels, raw.types)
-    if len(points) > MOST_NUCLEI:
-        raise NucSegError(
-            f"'{where}' has {len(points):,} nuclei, more than {MOST_NUCLEI:,}; cut it into regions."
-        )
     ids, position = np.unique(raw.labels, return_inverse=True)
-    labels = (position.reshape(raw.labels.shape) + (0 if ids.size and ids[0] == 0 else 1)).astype(np.uint16)
+    numbered = position.reshape(raw.labels.shape) + (0 if ids.size and ids[0] == 0 else 1)
+    n = int(numbered.max(initial=0))
+    if n > MOST_NUCLEI:
+        raise NucSegError(f"'{where}' has {n:,} nuclei, more than {MOST_NUCLEI:,}; cut it into regions.")
+    labels: NDArray[np.uint16] = numbered.astype(np.uint16)
+    kinds, mixed = _kinds(labels, raw.types)
     targets = _targets(kinds, raw, classes, form)
     types = None if targets is None else np.concatenate([[np.uint8(0)], targets])[labels]
     counts = np.zeros(len(classes.classes), np.int64)
     if targets is not None:
         counts += np.bincount(targets, minlength=256)[1 : len(counts) + 1]
-    diameter = median_diameter(labels) * value
-    warnings += _about_image(raw.image) + _about_nuclei(labels, value, diameter)
-    notes = {**raw.notes, **_notes(raw, labels, targets)}
+    areas = np.bincount(labels.ravel(), minlength=1)[1:]
+    diameter = 2 * float(np.sqrt(np.median(areas) / np.pi)) * value if n else math.nan
+    warnings += _about_image(raw.image) + _about_nuclei(areas, value, diameter)
+    notes = {**raw.notes, LOOSE: split_parts(labels)[1] - n, MIXED: mixed}
+    notes[UNKNOWN] = 0 if targets is None else int((targets == IGNORE).sum())
     digest = hashlib.blake2b(raw.image.tobytes(), digest_size=16).hexdigest()
     return Checked(
-        raw.image, labels, types, counts, len(points) - int(counts.sum()), value, source, diameter, digest,
+        raw.image, labels, types, counts, n - int(counts.sum()), value, source, diameter, digest,
         tuple(warnings), {text: count for text, count in notes.items() if count},
     )  # fmt: skip
 
@@ -155,6 +157,19 @@ def _resolution(raw: Raw, stated: float | None, where: str) -> tuple[float, str,
     return raw.mpp, raw.mpp_source, []
 
 
+def _kinds(labels: NDArray[np.uint16], types: NDArray[np.uint8] | None) -> tuple[NDArray[np.int64], int]:
+    """Return the class of the nuclei 1..n, the commonest known one of its pixels or 0, and how many have several."""
+    n = int(labels.max(initial=0))
+    if types is None or not n:
+        return np.zeros(n, np.int64), 0
+    inside = labels > 0
+    votes = np.bincount((labels[inside].astype(np.int64) - 1) * 256 + types[inside], minlength=n * 256)
+    votes = votes.reshape(n, 256)
+    mixed = int(((votes > 0).sum(1) > 1).sum())
+    votes[:, [0, IGNORE]] = 0
+    return np.where(votes.max(1) > 0, votes.argmax(1), 0), mixed
+
+
 def _targets(
     kinds: NDArray[np.int64], raw: Raw, classes: ClassMap | OpenClasses, form: str
 ) -> NDArray[np.uint8] | None:
@@ -175,8 +190,7 @@ def _about_image(image: NDArray[np.uint8]) -> list[str]:
     return out
 
 
-def _about_nuclei(labels: NDArray[np.uint16], mpp: float, diameter: float) -> list[str]:
-    areas = np.bincount(labels.ravel())[1:]
+def _about_nuclei(areas: NDArray[np.int64], mpp: float, diameter: float) -> list[str]:
     if not areas.size:
         return ["no nuclei"]
     out = []
@@ -186,16 +200,6 @@ def _about_nuclei(labels: NDArray[np.uint16], mpp: float, diameter: float) -> li
     if specks > SPECKS * areas.size:
         out.append(f"{specks:,} nuclei smaller than {LEAST_UM2:g} um2")
     return out
-
-
-def _notes(raw: Raw, labels: NDArray[np.uint16], targets: NDArray[np.uint8] | None) -> dict[str, int]:
-    notes = {LOOSE: split_parts(labels)[1] - int(labels.max(initial=0))}
-    if raw.types is not None and targets is not None:
-        inside = raw.labels > 0
-        pairs = np.unique(np.stack([raw.labels[inside], raw.types[inside]]), axis=1)
-        notes[MIXED] = int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
-        notes[UNKNOWN] = int((targets == IGNORE).sum())
-    return notes
 
 
 def duplicates(digests: Sequence[tuple[str, str, str]]) -> list[str]:

@@ -9,7 +9,8 @@
     inflammatory = ["inflammatory", "lymphocyte", "neutrophil"]
 
 One file may serve several sets: it names the classes of all of them. Where two sets mean different nuclei by one name,
-the format before it tells them apart: ``conic:epithelial`` goes before ``epithelial`` for images read as conic.
+the format or the set's folder before it tells them apart: ``conic:epithelial`` goes before ``epithelial`` for images
+that are read as conic, or lie in a set called conic.
 Names are compared without regard to upper and lower case. A class of the data that the file doesn't name is an error,
 since leaving it out silently would make those nuclei look as if nobody knew them.
 """
@@ -102,7 +103,7 @@ class ClassMap:
         names
             The set's classes.
         form
-            Format that the set was read as.
+            Format that the set is read as, or its folder's name.
 
         Returns
         -------

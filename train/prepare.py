@@ -1,8 +1,8 @@
 r"""Turn annotated images of any published form into a data set to train on.
 
 Every image is checked and written as <out>/<split>/{images,instances,types}/NAME.png, with dataset.json, index.csv
-(resolution and patient per image), report.md, report.json and sheet.png, a contact sheet to look at. What can't be
-used is named and left out, and the rest goes on.
+(resolution and patient per image), splits.csv, report.md, report.json and sheet.png, a contact sheet to look at. What
+can't be used is named and left out, and the rest goes on.
 
   python -m train.prepare --in "MoNuSeg 2018 Training Data" --out data/monuseg
   python -m train.prepare --in pannuke --out data/pannuke --classes train/configs/classes.toml

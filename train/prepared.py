@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_nucseg.errors import NucSegError
+from train.splits import NAMES as SPLITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -91,20 +92,18 @@ class SetWriter:
         return row
 
     def finish(self, source: Source, classes: Sequence[str], merges: Mapping[str, Any]) -> None:
-        """Write ``index.csv`` and ``dataset.json``."""
+        """Write ``index.csv``, ``splits.csv`` and ``dataset.json``."""
         with (self.folder / "index.csv").open("w", newline="", encoding="utf-8") as handle:
             writer = csv.writer(handle)
             writer.writerow(_COLUMNS)
             for row in self.rows:
-                place = (
-                    row.split,
-                    row.name,
-                    f"{row.mpp:.6g}",
-                    row.group,
-                    row.organ or "",
-                    row.published or "",
-                )
+                fold = "" if row.published in SPLITS else row.published or ""  # folders tell train, val, test
+                place = (row.split, row.name, f"{row.mpp:.6g}", row.group, row.organ or "", fold)
                 writer.writerow([*place, row.nuclei, row.mpp_source, Path(row.where).name])
+        with (self.folder / "splits.csv").open("w", newline="", encoding="utf-8") as handle:
+            writer = csv.writer(handle)
+            writer.writerow(("name", "split", "patient"))
+            writer.writerows((row.name, row.split, row.group) for row in self.rows)
         resolutions = {round(row.mpp, 6) for row in self.rows}
         meta = {
             "title": source.about.title or self.folder.name,

@@ -33,6 +33,7 @@ def rows_of(folder):
 def test_what_is_prepared_can_be_trained_on_and_is_what_it_was(toy, tmp_path, capsys):
     out = tmp_path / "sets" / "mine"
     assert main(["--in", str(toy), "--out", str(out), "--val-fraction", "0.25"]) == 0
+    assert (out / "splits.csv").read_text().splitlines()[:2] == ["name,split,patient", "im_0,test,im_0"]
     assert "8 images" in capsys.readouterr().out
     assert {(r["split"], r["name"]) for r in rows_of(out) if r["split"] == "test"} == {
         ("test", f"im_{i}") for i in range(4)
@@ -41,8 +42,11 @@ def test_what_is_prepared_can_be_trained_on_and_is_what_it_was(toy, tmp_path, ca
     classes = ("neoplastic", "inflammatory", "connective", "epithelial", "other")
     before = load_split(toy.parent, {"toy": SetConfig()}, classes, held_out=False)
     after = load_split(out.parent, {"mine": SetConfig()}, classes, held_out=False)
+    validation = load_split(out.parent, {"mine": SetConfig()}, classes, held_out=True)
     originals = {im.image.tobytes(): im for im in before}
     assert len(after) == 3
+    left = originals.keys() - {im.image.tobytes() for im in after}
+    assert [im.image.tobytes() for im in validation] == list(left)
     for image in after:
         twin = originals[image.image.tobytes()]
         assert image.mpp == 0.25

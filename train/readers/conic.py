@@ -10,7 +10,6 @@ import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +45,7 @@ def open_source(path: Path, options: ReadOptions) -> Source:
     del options
     images_path = next(p for p in sorted(path.rglob("images.npy")) if p.with_name("labels.npy").is_file())
     patches = _open(images_path)
-    names = _patch_names(images_path.with_name("patch_info.csv"), len(patches.images))
+    names = _patch_names(images_path.with_name("patch_info.csv"), patches.count)
     entries = distinct(
         Entry(safe_name(name), f"{patches.labels_path}[{i}]", _slide(name)) for i, name in enumerate(names)
     )
@@ -58,17 +57,18 @@ def open_source(path: Path, options: ReadOptions) -> Source:
 
 @dataclass(frozen=True)
 class _Patches:
-    images: NDArray[Any]
-    labels: NDArray[Any]
+    """The arrays are mapped anew for every patch, or all that was read would count as memory in use."""
+
+    count: int
     counts: NDArray[np.int64] | None
     images_path: Path
     labels_path: Path
     remarks: tuple[str, ...]
 
     def read(self, index: int, where: str) -> Raw:
-        image = as_uint8(np.asarray(self.images[index]), f"{self.images_path}[{index}]")
-        labels = as_ids(np.asarray(self.labels[index, ..., 0]), where)
-        kinds = as_ids(np.asarray(self.labels[index, ..., 1]), where)
+        image = as_uint8(np.array(open_npy(self.images_path)[index]), f"{self.images_path}[{index}]")
+        both = np.array(open_npy(self.labels_path)[index])
+        labels, kinds = as_ids(both[..., 0], where), as_ids(both[..., 1], where)
         if kinds.max() > len(CLASSES):
             raise NucSegError(f"'{where}' has class {kinds.max()}, but CoNIC's are 1..{len(CLASSES)}.")
         types = np.where(labels > 0, kinds, 0).astype(np.uint8)
@@ -108,7 +108,7 @@ def _open(images_path: Path) -> _Patches:
         counts = _read_counts(counts_path, len(images))
     except NucSegError as error:
         remarks = (f"{error} The labels are taken without that check.",)
-    return _Patches(images, labels, counts, images_path, labels_path, remarks)
+    return _Patches(len(images), counts, images_path, labels_path, remarks)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

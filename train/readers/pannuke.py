@@ -48,7 +48,7 @@ def open_source(path: Path, options: ReadOptions) -> Source:
         folds[key] = fold
         entries += [
             Entry(f"{key}_{i:05d}", f"{fold.masks_path}[{i}]", None, fold.key, fold.organ(i))
-            for i in range(len(fold.images))
+            for i in range(fold.count)
         ]
 
     def read(entry: Entry) -> Raw:
@@ -60,9 +60,10 @@ def open_source(path: Path, options: ReadOptions) -> Source:
 
 @dataclass(frozen=True)
 class _Fold:
+    """The arrays are mapped anew for every image, or all that was read would count as memory in use."""
+
     key: str
-    images: NDArray[Any]
-    masks: NDArray[Any]
+    count: int
     organs: NDArray[Any] | None
     images_path: Path
     masks_path: Path
@@ -71,8 +72,8 @@ class _Fold:
         return None if self.organs is None else str(self.organs[index])
 
     def read(self, index: int, where: str) -> Raw:
-        image = as_uint8(np.asarray(self.images[index]), f"{self.images_path}[{index}]")
-        labels, types, notes = merge_channels(np.asarray(self.masks[index]), where)
+        image = as_uint8(np.array(open_npy(self.images_path)[index]), f"{self.images_path}[{index}]")
+        labels, types, notes = merge_channels(np.array(open_npy(self.masks_path)[index]), where)
         return Raw(image, labels, types, CLASSES, MPP, "as published (40x)", notes)
 
 
@@ -120,7 +121,7 @@ def merge_channels(
     types = np.zeros(masks.shape[:2], np.uint8)
     notes: Counter[str] = Counter()
     for channel in range(len(CLASSES)):
-        ids = as_ids(masks[..., channel], f"{where} channel {channel}")
+        ids = as_ids(np.ascontiguousarray(masks[..., channel]), f"{where} channel {channel}")
         inside = ids > 0
         notes["pixels in two class channels, given to the later"] += int((inside & (labels > 0)).sum())
         known, position = np.unique(ids[inside], return_inverse=True)
@@ -153,12 +154,12 @@ def _open_fold(images_path: Path, root: Path) -> _Fold:
             "take both from one fold."
         )
     types_path = images_path.with_name("types.npy")
-    organs = open_npy(types_path) if types_path.exists() else None
+    organs = np.array(open_npy(types_path)) if types_path.exists() else None
     if organs is not None and organs.shape != images.shape[:1]:
         raise NucSegError(
             f"'{types_path}' names {organs.shape} tissues for {len(images)} images; take both from one fold."
         )
-    return _Fold(_fold_key(images_path, root), images, masks, organs, images_path, masks_path)
+    return _Fold(_fold_key(images_path, root), len(images), organs, images_path, masks_path)
 
 
 def _fold_key(path: Path, root: Path) -> str:
