@@ -53,7 +53,7 @@ def run_command(
     level = logging.INFO if distributed.rank() == 0 else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", stream=sys.stdout)
     try:
-        action(load_config(cls, args.config, args.overrides))
+        action(load_config(cls, args.config, args.overrides, prog.rpartition(".")[2]))
     except NucSegError as error:
         print(error, file=sys.stderr)
         return 2

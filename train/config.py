@@ -58,24 +58,61 @@ def from_mapping(cls: type[T], data: Mapping[str, Any], prefix: str = "") -> T:
     return cls(**{k: _coerce(v, hints[k], prefix + k) for k, v in data.items()})
 
 
-def load_config(cls: type[T], path: Path | None, overrides: Sequence[str] = ()) -> T:
+TRAINING = ("fit", "teach", "distill")
+COMMANDS = (*TRAINING, "prepare", "evaluate", "thresholds", "export", "compress", "figures", "ablate")
+"""Commands that may have a table of their own in a file that serves several."""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise NucSegError(f"Config '{path}' cannot be read ({error.strerror}); check the path.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise NucSegError(f"Config '{path}' is not valid TOML: {error}.") from error
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return nested tables in which the values of `above` win."""
+    out = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(out.get(key), dict)
+        out[key] = _over(out[key], value) if both else value
+    return out
+
+
+def _of_command(data: dict[str, Any], command: str | None) -> dict[str, Any]:
+    """Return what a file says to one command, see `load_config`."""
+    if not any(key in COMMANDS for key in data):
+        return data
+    own = data.get(command, {}) if command else {}
+    if command not in (None, *TRAINING):
+        return own
+    return _over({key: value for key, value in data.items() if key not in COMMANDS}, own)
+
+
+def load_config(
+    cls: type[T], path: Path | None, overrides: Sequence[str] = (), command: str | None = None
+) -> T:
     """Read a TOML file into `cls` and apply overrides such as ``optim.lr=0.001`` (values in TOML syntax).
+
+    One file may serve several commands: a table named after a command, such as ``[teach]`` or ``[distill.loop]``,
+    is for that command alone. What stands outside of these is shared by the training commands, and theirs wins.
+
+    Parameters
+    ----------
+    cls : dataclass
+    path : Path, optional
+    overrides : sequence of str
+    command : str, optional
+        Such as "teach"; None takes what is shared.
 
     Raises
     ------
     NucSegError
         The file is missing or no TOML, a key is unknown, or a value has the wrong kind.
     """
-    data: dict[str, Any] = {}
-    if path is not None:
-        try:
-            data = tomllib.loads(path.read_text())
-        except OSError as error:
-            raise NucSegError(
-                f"Config '{path}' cannot be read ({error.strerror}); check the path."
-            ) from error
-        except tomllib.TOMLDecodeError as error:
-            raise NucSegError(f"Config '{path}' is not valid TOML: {error}.") from error
+    data = {} if path is None else _of_command(_read(path), command)
     for item in overrides:
         key, sep, text = item.partition("=")
         if not sep:

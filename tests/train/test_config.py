@@ -159,3 +159,19 @@ def test_help_teaches(capsys):
     text = capsys.readouterr().out
     for part in ("Does x.", "python -m train.x --config x.toml", "inner.rate = 0.5", "torchrun"):
         assert part in text
+
+
+def test_one_file_serves_several_commands(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text(
+        'name = "shared"\n[inner]\nrate = 1\nwidths = [7]\n[teach]\nname = "mine"\n[teach.inner]\nrate = 2\n'
+        "[evaluate]\nlimit = 3\n"
+    )
+    assert load_config(Outer, path, [], "teach") == Outer("mine", inner=Inner(2.0, (7,)))
+    assert load_config(Outer, path, [], "distill") == Outer("shared", inner=Inner(1.0, (7,)))
+    assert load_config(Outer, path) == Outer("shared", inner=Inner(1.0, (7,)))
+    assert load_config(Outer, path, ["name=x"], "evaluate") == Outer("x", limit=3.0)
+    assert load_config(Outer, path, ["inner.rate=5"], "teach").inner == Inner(5.0, (7,))
+    path.write_text(path.read_text() + "[taech]\nname = 1\n")
+    with pytest.raises(NucSegError, match="taech"):
+        load_config(Outer, path, [], "teach")
