@@ -1,13 +1,20 @@
-"""Make a model folder from a run: ``python -m train.export --run runs/student --card CARD.toml --out FOLDER``."""
+"""Make a model that the plugin, or another program, can use.
+
+  python -m train.export --run runs/student --card CARD.toml --out my-model          (from a run: weights and card)
+  python -m train.export --run runs/student --card CARD.toml --out my-model --formats onnx openvino torchscript
+  python -m train.export --model default --out converted --formats onnx              (from a model)
+
+Every converted file is run beside the network on noise and on tissue, and refused if it differs. It takes rgb (N, H,
+W, 3) uint8, sides multiples of 16, at the resolution on the card, and gives maps (N, channels, H, W) float32.
+"""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
-import sys
 import tomllib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +22,46 @@ from napari_nucseg.core.decode import DecodeConfig
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.models.card import Card
 from napari_nucseg.models.checkpoint import save_checkpoint
+from napari_nucseg.models.registry import find_model, open_model
 from napari_nucseg.models.student import Student
 from train.config import to_mapping
+from train.flags import run_flags
+from train.formats import FORMATS, write_formats
 from train.runlog import RunLog
 from train.runs import draft_card, load_run
 
 CARD_KEYS = ("version", "title", "licence", "caution", "training_data", "cite", "colours")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What to export where.
+
+    Parameters
+    ----------
+    out : Path
+        Model folder to write; the model of a run goes by its name.
+    run : Path, optional
+        Folder of a run that trained a student, or a checkpoint in it such as runs/student/best.pt.
+    card : Path, optional
+        TOML with what a run does not know: version, title, licence, caution, training data, citations, colours.
+    metrics : tuple of Path
+        JSON files of train.evaluate, put on the card under the name of their data.
+    model : str, optional
+        Instead of a run: name or path of a model to convert.
+    formats : tuple of str
+        Any of "onnx", "openvino", "torchscript".
+    limit : float
+        Largest difference of any map from the network's own, above which a converted file is refused.
+    """
+
+    out: Path
+    run: Path | None = None
+    card: Path | None = None
+    metrics: tuple[Path, ...] = ()
+    model: str | None = None
+    formats: tuple[str, ...] = ()
+    limit: float = 1e-3
 
 
 def export(run: Path, card_file: Path, out: Path, metrics: Sequence[Path] = ()) -> Card:
@@ -29,7 +70,8 @@ def export(run: Path, card_file: Path, out: Path, metrics: Sequence[Path] = ()) 
     Parameters
     ----------
     run : Path
-        Folder of `train.fit`; its ``decode.json`` (of `train.thresholds`) is put on the card if there is one.
+        Folder of a run of a student, or a checkpoint in it; its ``decode.json`` (of `train.thresholds`) is put on
+        the card if there is one.
     card_file : Path
         TOML with what the run does not know: licence, training data ...
     out : Path
@@ -47,8 +89,10 @@ def export(run: Path, card_file: Path, out: Path, metrics: Sequence[Path] = ()) 
     student = task.network
     if not isinstance(student, Student):
         raise NucSegError(f"Run '{run}' did not train a student; export takes students only.")
-    decode = run / "decode.json"
-    state = RunLog(run).load("last.pt") or {}
+    folder = run.parent if run.suffix == ".pt" else run
+    decode = folder / "decode.json"
+    early = config.loop.patience and (folder / "best.pt").is_file()  # the choice of load_run
+    state = RunLog(folder).load(run.name if run != folder else "best.pt" if early else "last.pt") or {}
     card = dataclasses.replace(
         draft_card(config, task),
         decode=DecodeConfig(**json.loads(decode.read_text())) if decode.is_file() else DecodeConfig(),
@@ -85,23 +129,40 @@ def _card_texts(path: Path) -> dict[str, Any]:
     return texts
 
 
-def main(argv: list[str] | None = None) -> int:
+def run(config: ExportConfig) -> None:
+    """Write the model folder, if there is a run, and the formats, and say what was written."""
+    if (config.run is None) == (config.model is None):
+        raise NucSegError("Give either --run (to make a model of it) or --model (to convert it).")
+    if config.run is not None:
+        if config.card is None:
+            raise NucSegError(
+                f"--card is missing: what run '{config.run}' does not know, such as the licence of the weights; "
+                "see train/configs/student.card.toml."
+            )
+        card = export(config.run, config.card, config.out, config.metrics)
+        print(f"{card.name} {card.version} written to {config.out} (sha256 {card.sha256[:12]})")
+        model = open_model(config.out)
+    else:
+        model = find_model(config.model or "")
+    for agreement in write_formats(model, config.out, config.formats, config.limit):
+        print(agreement)
+    if config.run is None and not config.formats:
+        raise NucSegError(f"Nothing to do: choose --formats from {', '.join(FORMATS)}.")
+    if config.run is None and not (config.out / "card.json").exists():
+        (config.out / "card.json").write_text(model.card.to_json(), encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m train.export``."""
-    parser = argparse.ArgumentParser(prog="python -m train.export", description=__doc__)
-    parser.add_argument("--run", type=Path, required=True, help="run folder of train.fit")
-    parser.add_argument("--card", type=Path, required=True, help="TOML with licence, training data ...")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="model folder to write; its name is the model's"
+    return run_flags(
+        run,
+        ExportConfig,
+        argv,
+        prog="python -m train.export",
+        about=__doc__ or "",
+        example="python -m train.export --run runs/student --card train/configs/student.card.toml --out my-model "
+        "--formats onnx openvino",
     )
-    parser.add_argument("--metrics", type=Path, nargs="*", default=[], help="JSON files of train.evaluate")
-    args = parser.parse_args(argv)
-    try:
-        card = export(args.run, args.card, args.out, args.metrics)
-    except NucSegError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(f"{card.name} {card.version} written to {args.out} (sha256 {card.sha256[:12]})")
-    return 0
 
 
 if __name__ == "__main__":

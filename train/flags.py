@@ -8,7 +8,7 @@ import json
 import logging
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,12 +67,21 @@ def parse(cls: type[T], argv: Sequence[str] | None, *, prog: str, about: str, ex
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, dest=name, nargs="+" if several else None, help=argparse.SUPPRESS)
     args = parser.parse_intermixed_args(argv)
-    given = [
-        f"{name}={_toml(getattr(args, name), kind)}"
-        for name, (kind, _) in fields.items()
-        if getattr(args, name) is not None
-    ]
-    return load_config(cls, args.config, [*given, *args.overrides])
+    given, overrides = [], list(args.overrides)
+    keys = {item.name for item in dataclasses.fields(typing.cast(Any, cls))}
+    for name, (kind, _) in fields.items():
+        value = getattr(args, name)
+        if isinstance(value, list):  # it swallows the overrides behind it
+            overrides += [word for word in value if _is_override(word, keys)]
+            value = [word for word in value if not _is_override(word, keys)]
+        if value is not None:
+            given.append(f"{name}={_toml(value, kind)}")
+    return load_config(cls, args.config, [*given, *overrides])
+
+
+def _is_override(word: str, keys: Container[str]) -> bool:
+    key, sep, _ = word.partition("=")
+    return bool(sep) and key.partition(".")[0] in keys
 
 
 def _toml(value: Any, kind: type) -> str:
@@ -103,7 +112,8 @@ def run_flags(
     int
         Exit status: 0, 2 after a `NucSegError`, which is printed as one sentence, 130 if the user stopped it.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("train").setLevel(logging.INFO)
     try:
         action(parse(cls, argv, prog=prog, about=about, example=example))
     except NucSegError as error:

@@ -1,12 +1,14 @@
 import json
 
+import numpy as np
 import pytest
 
 from napari_nucseg.core.decode import DecodeConfig
+from napari_nucseg.io.slide import Mpp
 from napari_nucseg.models.checkpoint import load_student
 from napari_nucseg.models.registry import open_model
 from tests.train.test_loop import CONFIG, train
-from train import export, thresholds
+from train import export, formats, loaded, thresholds
 
 CARD = """
 version = "0.1"
@@ -54,6 +56,87 @@ def test_thresholds_are_searched_on_held_out_images_and_exported_with_the_weight
     assert load_student(model).config.widths == (4, 4, 4, 4)
 
 
+@pytest.fixture(scope="module")
+def model(run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("model") / "toy"
+    assert export.main(["--run", str(run), "--card", str(run.parent / "card.toml"), "--out", str(out)]) == 0
+    return open_model(out)
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino", "torchscript"])
+def test_a_converted_file_agrees_with_the_network_for_other_sizes_and_batches(name, model, tmp_path, capsys):
+    if name != "torchscript":
+        pytest.importorskip("onnx")
+        pytest.importorskip("openvino")
+    out = tmp_path / "converted"
+    arguments = ["--model", str(model.weights.parent), "--out", str(out), "--formats", name]
+    assert export.main(arguments) == 0
+    file, _, load = formats.FORMATS[name]
+    assert f"{file} (" in capsys.readouterr().out
+    assert not list(out.glob("*tmp*"))
+    _, network = load(out / file)
+    maps = network(np.zeros((5, 48, 16, 3), np.uint8))
+    assert maps.shape == (5, model.card.layout.channels, 48, 16)
+
+
+def test_a_converted_file_that_differs_is_refused_and_taken_away(model, tmp_path, monkeypatch, capsys):
+    file, write, load = formats.FORMATS["torchscript"]
+
+    def wrong(path):
+        by, network = load(path)
+        return by, lambda rgb: network(rgb) + np.float32(0.01)
+
+    monkeypatch.setitem(formats.FORMATS, "torchscript", (file, write, wrong))
+    arguments = ["--model", str(model.weights.parent), "--out", str(tmp_path), "--formats", "torchscript"]
+    assert export.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "largest difference 1.0e-02" in error
+    assert "above the limit of 0.001" in error
+    assert not (tmp_path / file).exists()
+    assert export.main([*arguments, "limit=0.02"]) == 0
+
+
+def test_maps_that_are_no_numbers_are_never_accepted(model, tmp_path):
+    path = formats.to_torchscript(model, tmp_path / "t")
+    broken = lambda path: ("nothing", lambda rgb: formats.run_torchscript(path)[1](rgb) * np.nan)  # noqa: E731
+    assert formats.check(model, path, broken).worst == float("inf")
+
+
+def test_a_missing_package_is_told_in_one_sentence(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    arguments = ["--model", str(model.weights.parent), "--out", str(tmp_path), "--formats"]
+    assert export.main([*arguments, "onnx"]) == 2
+    assert export.main([*arguments, "openvino"]) == 2
+    assert export.main([*arguments, "coreml"]) == 2
+    assert export.main(arguments[:-1]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [("pip install onnx" in lines[0]), ("pip install openvino" in lines[1])] == [True, True]
+    assert "'coreml' is not one of onnx, openvino, torchscript" in lines[2]
+    assert len(lines) == 4
+
+
+def test_an_exported_ir_can_be_evaluated(model, tmp_path):
+    pytest.importorskip("openvino")
+    folder = str(model.weights.parent)
+    assert export.main(["--model", folder, "--out", str(tmp_path), "--formats", "openvino"]) == 0
+    found = loaded.load(str(tmp_path / "model.xml"))
+    assert found.card == model.card
+    rgb = np.random.default_rng(0).integers(0, 255, (32, 64, 3), dtype=np.uint8)
+    wanted = loaded.load(folder, "cpu-torch").runtime(rgb)
+    assert np.abs(found.runtime(rgb) - wanted).max() < 0.1  # bf16 where the CPU has it
+    assert str(found) == "toy-model 0.1"
+
+
+def test_runs_and_their_checkpoints_can_be_evaluated(run):
+    for path in (run, run / "last.pt"):
+        found = loaded.load(str(path), "cpu")
+        assert found.name == run.name
+        assert found.runtime(np.zeros((32, 32, 3), np.uint8)).shape == (13, 32, 32)
+    labels, nuclei = found.segment(np.full((64, 64, 3), 200, np.uint8), Mpp(0.25, "test"))
+    assert labels.shape == (64, 64)
+    assert len(nuclei) == len(np.unique(labels)) - 1
+
+
 def test_missing_runs_and_cards_are_told_in_one_sentence(run, tmp_path, capsys):
     assert thresholds.main(["--run", str(tmp_path / "none")]) == 2
     assert "no checkpoint" in capsys.readouterr().err
@@ -61,3 +144,7 @@ def test_missing_runs_and_cards_are_told_in_one_sentence(run, tmp_path, capsys):
     bad = ["--run", str(run), "--card", str(tmp_path / "card.toml"), "--out", str(tmp_path / "m")]
     assert export.main(bad) == 2
     assert "lacks 'version'" in capsys.readouterr().err
+    assert export.main(["--out", str(tmp_path / "m")]) == 2
+    assert export.main(["--out", str(tmp_path / "m"), "--run", str(run)]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert ["either --run" in errors[0], "--card is missing" in errors[1]] == [True, True]

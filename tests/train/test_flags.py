@@ -1,0 +1,86 @@
+"""Flags, overrides and a config file say the same thing in three ways."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from napari_nucseg.errors import NucSegError
+from train.flags import parse, run_flags
+
+
+@dataclass(frozen=True)
+class Inner:
+    """Below.
+
+    Parameters
+    ----------
+    depth : int
+        How deep.
+    """
+
+    depth: int = 1
+
+
+@dataclass(frozen=True)
+class Config:
+    """A command's.
+
+    Parameters
+    ----------
+    in_file : Path
+        What to read.
+    names : tuple of str
+        Some names.
+    share : float
+        Of the whole.
+    count : int, optional
+        How many.
+    """
+
+    in_file: Path
+    names: tuple[str, ...] = ()
+    share: float = 0.5
+    count: int | None = None
+    inner: Inner = field(default_factory=Inner)
+
+
+def read(*argv):
+    return parse(Config, argv, prog="python -m train.x", about="Does x.", example="x")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("--in-file", "a b", "--names", "7", "true", "--share", "1", "--count", "3", "inner.depth=2"),
+        ("inner.depth=2", "--share", "1", "count=3", "--in-file", "a b", "--names", "7", "true"),
+        ("--names", "7", "true", "inner.depth=2", "count=3", "share=1", "in_file=a b"),
+        ("in_file=a b", 'names=["7", "true"]', "share=1.0", "count=3", "inner.depth=2"),
+    ],
+)
+def test_flags_and_overrides_in_any_order(argv):
+    assert read(*argv) == Config(Path("a b"), ("7", "true"), 1.0, 3, Inner(2))
+
+
+def test_the_command_line_wins_over_the_file(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text('in_file = "f"\nshare = 0.1\ncount = 1\n[inner]\ndepth = 5\n')
+    assert read("--config", str(path)) == Config(Path("f"), (), 0.1, 1, Inner(5))
+    assert read("--config", str(path), "--share", "0.2", "count=9").share == 0.2
+
+
+def test_a_word_with_an_equals_sign_stays_a_name():
+    assert read("in_file=x", "--names", "a=b", "c").names == ("a=b", "c")
+
+
+def test_bad_values_are_one_sentence(capsys):
+    with pytest.raises(NucSegError, match="count='many'"):
+        read("in_file=x", "--count", "many")
+    with pytest.raises(NucSegError, match="'in_file' is missing"):
+        read()
+    done = []
+    status = run_flags(done.append, Config, ["in_fil=x"], prog="p", about="", example="")
+    assert (status, done) == (2, [])
+    assert "did you mean 'in_file'" in capsys.readouterr().err
+    assert run_flags(done.append, Config, ["in_file=x"], prog="p", about="", example="") == 0
+    assert done == [Config(Path("x"))]
