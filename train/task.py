@@ -14,7 +14,13 @@ from train.crops import Batch
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weight of each map's loss in the total."""
+    """Weight of each map's loss in the total.
+
+    Parameters
+    ----------
+    foreground, distance, centre, boundary, type : float
+        Weight of this map.
+    """
 
     foreground: float = 1.0
     distance: float = 2.0
