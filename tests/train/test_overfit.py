@@ -40,6 +40,15 @@ def pairs(synthetic):
     return [(synthetic.image[w], synthetic.labels[w], classes[synthetic.labels[w]]) for w in windows]
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Maps so small gain nothing by threads, and on a busy machine threads wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def quality(task, batch, pairs):
     """Return the mean bPQ over the crops, and the share of nuclei found of which the class is right."""
     task.eval()
