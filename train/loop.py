@@ -240,9 +240,8 @@ class Loop:
         )  # fmt: skip
 
     def _validate(self, validate: Callable[[nn.Module], dict[str, float]]) -> None:
-        distributed.share(
-            self.average.buffers()
-        )  # running statistics of batch norm differ without `sync_norm`
+        # without `sync_norm` the running statistics of batch norm are each process' own
+        distributed.share(self.average.buffers())
         values = {**validate(self.average), **self._held_losses()}
         values = distributed.from_lead(values)
         self.run.metrics(self.step, {f"val/{k}": v for k, v in values.items()})
