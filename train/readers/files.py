@@ -28,21 +28,39 @@ _NO_IMAGES = re.compile(r"overlays?|masks?|labels?|instances?|types?|annotations
 _IMAGES = re.compile(r"image|img|tissue|picture", re.IGNORECASE)
 
 
-def open_npy(path: Path) -> NDArray[Any]:
+def one_line(error: Exception) -> str:
+    """Return what an exception says, without line breaks and the full stop."""
+    text = " ".join(str(error).split()).rstrip(".")
+    return text[:200] or type(error).__name__
+
+
+def open_npy(path: Path, kinds: str = "buif") -> NDArray[Any]:
     """Map an ``.npy`` file into memory without reading it.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    kinds
+        Kinds of numpy dtypes that it may hold: numbers.
 
     Raises
     ------
     NucSegError
-        It's missing, cut short, or no array of numbers.
+        It's missing, cut short, or no array of such a kind.
     """
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise NucSegError(f"'{path}' is missing; unpack the published archive completely.") from error
-    except (OSError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise NucSegError(f"'{path}' is damaged or no array ({reason}); download it again.") from error
+    except Exception as error:  # a damaged head makes numpy raise whatever Python's parser stumbles over
+        raise NucSegError(
+            f"'{path}' is damaged or no array ({one_line(error)}); download it again."
+        ) from error
+    if array.dtype.kind not in kinds:
+        raise NucSegError(
+            f"'{path}' holds {array.dtype}, which the published file doesn't; download it again."
+        )
     return array
 
 
@@ -88,8 +106,7 @@ def read_labels(path: Path) -> NDArray[np.int32]:
             with Image.open(path) as picture:
                 array = np.asarray(picture)
     except (OSError, ValueError, SyntaxError, EOFError, KeyError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise NucSegError(f"'{path}' can't be read ({reason}); copy or export it again.") from error
+        raise NucSegError(f"'{path}' can't be read ({one_line(error)}); copy or export it again.") from error
     return as_ids(array, str(path))
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from napari_nucseg.errors import NucSegError
 from train.readers import conic
 from train.readers.files import ImageIndex, as_ids, check_same_size, read_rgb, unannotated
+from train.readers.matfile import read_numbers
 from train.readers.record import About, Entry, Raw, ReadOptions, Source, distinct, safe_name, split_in
 
 CONSEP: tuple[str, ...] = (
@@ -68,9 +69,9 @@ def read_pair(mat: Path, image_path: Path) -> Raw:
     NucSegError
         One of them is damaged, they differ in size, or a class is not of the set's.
     """
-    content = _load(mat)
+    content = read_numbers(mat)
     if "inst_map" not in content:
-        keys = ", ".join(k for k in content if not k.startswith("__")) or "nothing"
+        keys = ", ".join(content) or "no array of numbers"
         raise NucSegError(f"'{mat}' has no 'inst_map' but {keys}; it is no annotation of CoNSeP's form.")
     labels = as_ids(content["inst_map"], f"{mat}: inst_map")
     image, stated = read_rgb(image_path)
@@ -107,19 +108,6 @@ def _per_nucleus(labels: NDArray[np.int32], kinds: Any, ids: Any, mat: Path) -> 
     table = np.zeros(max(labels.max(), owners.max(initial=0)) + 1, np.int32)
     table[owners] = values
     return table
-
-
-def _load(path: Path) -> dict[str, Any]:
-    import scipy.io
-
-    try:
-        content: dict[str, Any] = scipy.io.loadmat(path)
-    except NotImplementedError as error:
-        raise NucSegError(f"'{path}' is in Matlab's format 7.3; save it with -v7.") from error
-    except Exception as error:  # a damaged file makes the parser raise whatever it stumbles over
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise NucSegError(f"'{path}' is damaged or no Matlab file ({reason}); download it again.") from error
-    return content
 
 
 def _files(path: Path) -> list[Path]:

@@ -154,7 +154,7 @@ def _open_fold(images_path: Path, root: Path) -> _Fold:
             "take both from one fold."
         )
     types_path = images_path.with_name("types.npy")
-    organs = np.array(open_npy(types_path)) if types_path.exists() else None
+    organs = np.array(open_npy(types_path, "SU")) if types_path.exists() else None
     if organs is not None and organs.shape != images.shape[:1]:
         raise NucSegError(
             f"'{types_path}' names {organs.shape} tissues for {len(images)} images; take both from one fold."

@@ -78,7 +78,7 @@ def spoil(path, how):
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("cut", "damaged or no Matlab file"),
+        ("cut", "a damaged Matlab file"),
         ("7.3", "save it with -v7"),
         ("other", "no 'inst_map' but mask"),
         ("size", "is of 50 x 30 pixels but its image of 50 x 40"),
