@@ -13,31 +13,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from napari_nucseg.core.maps import MapLayout
 from napari_nucseg.core.targets import make_targets
+from train.aims import Aims, CropConfig
 from train.augment import AugmentConfig, augment_colour, random_affine, warp
 from train.data import AnnotatedImage, SetConfig
 from train.orient import Orientation
 
+__all__ = ["Batch", "CropConfig", "Crops", "Sample", "loader", "to_batch_item"]
+
 Batch = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class CropConfig:
-    """Size, resolution and aim of the crops.
-
-    Parameters
-    ----------
-    size : int
-        Side in pixels at the model's resolution.
-    mpp : float
-        The model's resolution in micrometres per pixel.
-    p_balanced : float
-        In images with classes: share of crops aimed at a nucleus of a class drawn uniformly, so that rare
-        classes are seen; the others are placed uniformly.
-    """
-
-    size: int = 256
-    mpp: float = 0.25
-    p_balanced: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -83,33 +66,19 @@ class Crops(Dataset[Batch]):
         seed: int,
     ) -> None:
         self.images, self.layout, self.crop, self.augment, self.seed = images, layout, crop, augment, seed
-        sizes = {key: sum(im.labels.size for im in images if im.dataset == key) for key in sets}
-        shares = np.array([sets[im.dataset].weight * im.labels.size / sizes[im.dataset] for im in images])
-        self.shares = shares / shares.sum()
-
-    def _aim(self, source: AnnotatedImage, rng: np.random.Generator) -> tuple[float, float]:
-        height, width = source.labels.shape
-        typed = source.nuclei[source.nuclei[:, 2] > 0]
-        if len(typed) and rng.random() < self.crop.p_balanced:
-            chosen = rng.choice(np.unique(typed[:, 2]))
-            row, col, _ = rng.choice(typed[typed[:, 2] == chosen])
-            spread = self.crop.size / 3
-            return float(row + rng.uniform(-spread, spread)), float(col + rng.uniform(-spread, spread))
-        margin = 0.3 * self.crop.size
-        return (
-            float(rng.uniform(min(margin, height / 2), max(height - margin, height / 2))),
-            float(rng.uniform(min(margin, width / 2), max(width - margin, width / 2))),
-        )
+        self.aims = Aims(images, {key: value.weight for key, value in sets.items()}, crop)
 
     def sample(self, index: int) -> Sample:
         """Return the augmented pixels and labels of a crop, before targets are made of them."""
         rng = np.random.default_rng([self.seed, index])
-        source = self.images[rng.choice(len(self.images), p=self.shares)]
+        number, aim = self.aims.draw(rng)
+        source, size = self.images[number], self.crop.size
+        pixels = source.pixels
         zoom = self.crop.mpp / source.mpp
-        matrix = random_affine(rng, self._aim(source, rng), zoom, self.crop.size, self.augment.scale)
-        image = augment_colour(warp(source.image, matrix, self.crop.size, nearest=False), rng, self.augment)
-        labels = warp(source.labels, matrix, self.crop.size, nearest=True)
-        types = None if source.types is None else warp(source.types, matrix, self.crop.size, nearest=True)
+        matrix = random_affine(rng, aim, zoom, size, self.augment.scale)
+        image = augment_colour(warp(pixels.image, matrix, size, nearest=False), rng, self.augment)
+        labels = warp(pixels.labels, matrix, size, nearest=True).astype(np.int32)
+        types = None if pixels.types is None else warp(pixels.types, matrix, size, nearest=True)
         return Sample(image, labels, types, source.labelled)
 
     def __getitem__(self, index: int) -> Batch:

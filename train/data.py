@@ -1,83 +1,88 @@
-"""Annotated images: the folder layout, class merging, splits by image, and random crops for training.
+"""Annotated images: the folder layout, class merging, and the images of a training by set and side.
 
 A data set is a folder ``<set>/<split>/{images,instances,types}/NAME.*`` with a ``dataset.json`` beside the
-splits (mpp, classes, licence) and optionally an ``index.csv`` that gives the mpp per image.
+splits (mpp, classes, licence) and optionally an ``index.csv`` that gives mpp and patient per image.
 """
 
 from __future__ import annotations
 
-import csv
-import json
+import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from napari_nucseg.core.targets import IGNORE
 from napari_nucseg.errors import NucSegError
+from train.annotated import AnnotatedImage, LazyImage
+from train.class_map import ClassMap
+from train.data_config import DataConfig, SetConfig
+from train.listing import Listed, list_set, read_meta, read_table
+from train.pixels import Pixels, PixelStore, read_image
+from train.readers.files import check_same_size, read_labels
+from train.scan import Found, ImageFiles, list_files, look, scan
+
+__all__ = [
+    "AnnotatedImage",
+    "DataConfig",
+    "LazyImage",
+    "SetConfig",
+    "class_lookup",
+    "image_names",
+    "load_data",
+    "load_image",
+    "load_split",
+    "median_diameter",
+    "nucleus_classes",
+]
 
 
 @dataclass(frozen=True)
-class SetConfig:
-    """One data set of the training mix.
+class _Reader:
+    """Reads the pixels of one of many images."""
 
-    Parameters
-    ----------
-    weight : float
-        Share of the crops that are drawn from this set (relative to the others).
-    held_out : tuple of str
-        Names, or beginnings of names, of the training images kept for validation.
-    mpp : float, optional
-        Stated resolution, where the set gives none.
-    mpp_from_size : float, optional
-        Median nucleus diameter in micrometres from which the resolution of each image is estimated, for sets
-        of unknown and mixed magnification.
-    merge : str, optional
-        Name of a class merge in ``dataset.json`` (such as ``merge_pannuke``).
-    labelled : bool
-        False for images without labels, in ``<set>/train/images`` or ``<set>/images``: only a teacher can teach
-        with them.
+    files: tuple[ImageFiles, ...]
+    lookups: tuple[NDArray[np.uint8] | None, ...]
+
+    def __call__(self, position: int) -> Pixels:
+        return read_pixels(self.files[position], self.lookups[position])
+
+
+def read_pixels(files: ImageFiles, lookup: NDArray[np.uint8] | None) -> Pixels:
+    """Read an image with its labels and, through a lookup of classes, types.
+
+    Raises
+    ------
+    NucSegError
+        A file can't be read, or the sizes differ.
     """
-
-    weight: float = 1.0
-    held_out: tuple[str, ...] = ()
-    mpp: float | None = None
-    mpp_from_size: float | None = None
-    merge: str | None = None
-    labelled: bool = True
-
-
-@dataclass(frozen=True)
-class AnnotatedImage:
-    """One image with its truth, in memory.
-
-    Attributes
-    ----------
-    image : uint8 (H, W, 3)
-    labels : uint16 or int32 (H, W), 0 = background
-    types : uint8 (H, W) or None
-        0 background, 1..C class, `IGNORE` unknown; None where the set has no classes.
-    mpp : float
-    """
-
-    dataset: str
-    name: str
-    image: NDArray[np.uint8]
+    image = read_image(files.image)
     labels: NDArray[np.integer]
-    types: NDArray[np.uint8] | None
-    mpp: float
-    nuclei: NDArray[np.int64]
-    """(n, 3): row, column and class (0 unknown) of every nucleus."""
-    labelled: bool = True
-    """False if the truth is not known; `labels` are all 0 then."""
+    if files.labels is None:
+        return Pixels(image, np.zeros(image.shape[:2], np.uint16), None)
+    labels = read_labels(files.labels)
+    check_same_size(image, labels, str(files.labels))
+    if labels.max(initial=0) < 2**16:
+        labels = labels.astype(np.uint16)
+    if files.types is None or lookup is None:
+        return Pixels(image, labels, None)
+    types = read_labels(files.types)
+    check_same_size(image, types, str(files.types))
+    return Pixels(image, labels, lookup[types])
 
 
 def class_lookup(meta: dict[str, Any], merge: str | None, classes: tuple[str, ...]) -> NDArray[np.uint8]:
-    """Return the table from a set's class numbers to 1..C of `classes` (unmapped ones become `IGNORE`)."""
-    names = meta["classes"]
+    """Return the table from a set's class numbers to 1..C of `classes` (unmapped ones become `IGNORE`).
+
+    Raises
+    ------
+    NucSegError
+        The merge is not in ``dataset.json``, or names a class that the set does not have.
+    """
+    names = list(meta.get("classes") or ())
     table = np.full(256, IGNORE, np.uint8)
     table[0] = 0
     groups = meta.get(merge) if merge else {name: [name] for name in names}
@@ -87,18 +92,14 @@ def class_lookup(meta: dict[str, Any], merge: str | None, classes: tuple[str, ..
     for group, members in groups.items():
         if group in classes:
             for member in members:
+                if member not in names:
+                    near = difflib.get_close_matches(member, names, 1)
+                    hint = f"did it mean '{near[0]}'?" if near else f"there are {', '.join(names)}."
+                    raise NucSegError(
+                        f"'{merge}' of dataset.json names '{member}', which is none of its classes; {hint}"
+                    )
                 table[names.index(member)] = classes.index(group) + 1
     return table
-
-
-def _read_index(folder: Path) -> dict[str, float]:
-    path = folder / "index.csv"
-    if not path.exists():
-        return {}
-    with path.open(newline="") as handle:
-        rows = list(csv.DictReader(handle))
-    column = next(k for k in rows[0] if k.startswith("mpp"))
-    return {row["name"]: float(row[column]) for row in rows}
 
 
 def median_diameter(labels: NDArray[np.integer]) -> float:
@@ -132,70 +133,160 @@ def nucleus_classes(
 
 def image_names(folder: Path, split: str = ".") -> list[str]:
     """Return the names of a split, sorted; `NucSegError` if the folder does not have the layout."""
-    images = folder / split / "images"
-    if not images.is_dir():
-        raise NucSegError(f"'{images}' does not exist; a data set is <set>/<split>/images and instances.")
-    return sorted(p.stem for p in images.iterdir() if p.suffix.lower() in {".png", ".jpg", ".tif", ".tiff"})
+    return [files.name for files in list_files(folder / split, labelled=False)]
 
 
-def _split_folder(folder: Path, split: str, config: SetConfig) -> Path:
-    """Return the folder of a split; a set without labels need not have any splits."""
-    plain = not config.labelled and not (folder / split / "images").is_dir()
-    return folder if plain else folder / split
-
-
-def _unlabelled(
-    folder: Path, name: str, image: NDArray[np.uint8], config: SetConfig, meta: dict[str, Any]
-) -> AnnotatedImage:
-    """Return an image without truth."""
-    mpp = _read_index(folder).get(name) or config.mpp or meta.get("mpp")
-    if mpp is None:
+def _mpp(key: str, item: Listed, config: SetConfig, meta: dict[str, Any], found: Found) -> float:
+    """Return the resolution of an image: of its row, of the settings, of the set, or estimated."""
+    value: Any = item.stated_mpp or config.mpp or meta.get("mpp")
+    if value is None and config.mpp_from_size:
+        value = config.mpp_from_size / found.diameter[0]
+    try:
+        mpp = float("nan") if value is None else float(value)
+    except (TypeError, ValueError) as error:
         raise NucSegError(
-            f"Resolution of '{folder.name}/{name}' is unknown; set data.sets.{folder.name}.mpp."
-        )
-    blank = np.zeros(image.shape[:2], np.int32)
-    return AnnotatedImage(
-        folder.name, name, image, blank, None, float(mpp), np.zeros((0, 3), np.int64), False
-    )
+            f"'{value}' is stated as mpp of '{key}/{item.name}'; it must be a number."
+        ) from error
+    if not (np.isfinite(mpp) and mpp > 0):
+        raise NucSegError(f"Resolution of '{key}/{item.name}' is unknown; set data.sets.{key}.mpp.")
+    return mpp
+
+
+def _lookup(
+    folder: Path,
+    config: SetConfig,
+    meta: dict[str, Any],
+    classes: tuple[str, ...],
+    class_map: ClassMap | None,
+) -> NDArray[np.uint8] | None:
+    """Return the table from the classes of a set to those to learn, None if there are none."""
+    if not classes:
+        return None
+    if class_map is None or config.merge:
+        return class_lookup(meta, config.merge, classes)
+    return class_map.numbers((meta.get("classes") or ["background"])[1:], folder.name)
 
 
 def load_image(
     folder: Path, split: str, name: str, config: SetConfig, classes: tuple[str, ...]
 ) -> AnnotatedImage:
-    """Read one image with its truth; classes are mapped to positions in `classes`."""
-    meta = json.loads((folder / "dataset.json").read_text())
-    path = next((_split_folder(folder, split, config) / "images").glob(f"{name}.*"))
-    image = np.asarray(Image.open(path).convert("RGB"))
-    if not config.labelled:
-        return _unlabelled(folder, name, image, config, meta)
-    labels = np.asarray(Image.open(folder / split / "instances" / f"{name}.png")).astype(np.int32)
-    types = None
-    types_path = folder / split / "types" / f"{name}.png"
-    if types_path.exists() and classes:
-        types = class_lookup(meta, config.merge, classes)[np.asarray(Image.open(types_path))]
-    points, known = nucleus_classes(labels, types)
-    nuclei = np.column_stack([np.rint(points).astype(np.int64), known])
-    mpp = _read_index(folder).get(name) or config.mpp or meta.get("mpp")
-    if mpp is None and config.mpp_from_size:
-        mpp = config.mpp_from_size / median_diameter(labels)
-    if mpp is None or not np.isfinite(mpp):
+    """Read one image with its truth; classes are mapped to positions in `classes`.
+
+    Raises
+    ------
+    NucSegError
+        There is no such image, a file can't be read, or the resolution is not known.
+    """
+    meta = read_meta(folder)
+    plain = not config.labelled and not (folder / split / "images").is_dir()
+    by_name = {f.name: f for f in list_files(folder if plain else folder / split, config.labelled)}
+    if name not in by_name:
+        raise NucSegError(f"'{folder / split}' has no image '{name}'; see its folder images.")
+    rows = [r for r in read_table(folder / "index.csv") if r["name"] == name]
+    row = next((r for r in rows if r.get("split") == split), rows[0] if rows else {})
+    files, lookup = by_name[name], _lookup(folder, config, meta, classes, None)
+    found, pixels = look(files), read_pixels(files, lookup)
+    return AnnotatedImage(
+        folder.name,
+        name,
+        pixels.image,
+        pixels.labels.astype(np.int32),
+        pixels.types,
+        _mpp(folder.name, Listed(split, files, row), config, meta, found),
+        found.nuclei(lookup if files.types else None),
+        config.labelled,
+    )
+
+
+def load_data(config: DataConfig) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
+    """Return the training and the validation images of all sets; pixels are read when they are asked for.
+
+    Raises
+    ------
+    NucSegError
+        A set is not as `train.listing.list_set` wants it, a class is not in the class map, a resolution is not
+        known, or there is nothing to train on.
+    """
+    class_map = None if config.class_map is None else ClassMap.load(config.class_map)
+    if class_map is not None and class_map.classes != config.classes:
         raise NucSegError(
-            f"Resolution of '{folder.name}/{name}' is unknown; set data.sets.{folder.name}.mpp."
+            f"Class map '{config.class_map}' has the classes {', '.join(class_map.classes)}, but data.classes says "
+            f"{', '.join(config.classes)}; leave data.classes out."
         )
-    return AnnotatedImage(folder.name, name, image, labels, types, float(mpp), nuclei)
+    sides: tuple[list[_Member], list[_Member]] = ([], [])
+    for key, settings in config.sets.items():
+        for side, members in zip(sides, _members(config, key, settings, class_map), strict=True):
+            side.extend(members)
+    if not sides[0]:
+        raise NucSegError(f"No training image in '{config.root}'; see data.sets.")
+    # validation passes over its images in turn and seldom, so that memory is better spent on training
+    return _lazy(sides[0], int(config.cache_gb * 1e9)), _lazy(sides[1], 0)
 
 
 def load_split(
     root: Path, sets: dict[str, SetConfig], classes: tuple[str, ...], held_out: bool
 ) -> list[AnnotatedImage]:
-    """Read the training images of every set, or those held out of them for validation."""
-    out = []
-    for key, config in sets.items():
-        out += [
-            load_image(root / key, "train", name, config, classes)
-            for name in image_names(_split_folder(root / key, "train", config))
-            if name.startswith(config.held_out or ("\0",)) == held_out
-        ]
+    """Return the training images of every set, or those held out of them for validation, see `load_data`."""
+    train: list[_Member] = []
+    validation: list[_Member] = []
+    for key, settings in sets.items():
+        one, other = _members(DataConfig(root, classes), key, settings, None)
+        train += one
+        validation += other
+    out = validation if held_out else train
     if not out:
         raise NucSegError(f"No {'validation' if held_out else 'training'} image in '{root}'; see data.sets.")
+    return _lazy(out, int(DataConfig.cache_gb * 1e9))
+
+
+@dataclass(frozen=True)
+class _Member:
+    """An image of a set with all that is known of it but the pixels."""
+
+    key: str
+    files: ImageFiles
+    mpp: float
+    labelled: bool
+    found: Found
+    lookup: NDArray[np.uint8] | None
+
+
+def _members(
+    config: DataConfig, key: str, settings: SetConfig, class_map: ClassMap | None
+) -> tuple[list[_Member], list[_Member]]:
+    """Return the images of one set to train on and to validate with."""
+    folder = config.root / key
+    if not folder.is_dir():
+        near = difflib.get_close_matches(key, [p.name for p in config.root.glob("*") if p.is_dir()], 1)
+        hint = f"did you mean '{near[0]}'?" if near else "see data.root and data.sets."
+        raise NucSegError(f"Data set '{folder}' does not exist; {hint}")
+    listed = list_set(folder, settings)
+    meta = read_meta(folder)
+    lookup = _lookup(folder, settings, meta, config.classes, class_map)
+    splits = {item.split for items in listed for item in items}
+    found = {split: _found(folder, split, settings.labelled) for split in splits}
+    out: tuple[list[_Member], list[_Member]] = ([], [])
+    for side, items in zip(out, listed, strict=True):
+        for item in items:
+            what = found[item.split][item.name]
+            mpp = _mpp(key, item, settings, meta, what)
+            typed = lookup if item.files.types else None
+            side.append(_Member(key, item.files, mpp, settings.labelled, what, typed))
     return out
+
+
+def _found(folder: Path, split: str, labelled: bool) -> dict[str, Found]:
+    """Return by name what the images of a split hold; of all of them, so that it is known for any division."""
+    files = list_files(folder / split, labelled)
+    found = scan(files, folder / f".scan-{split or 'all'}.npz")
+    return dict(zip((f.name for f in files), found, strict=True))
+
+
+def _lazy(members: Sequence[_Member], limit: int) -> list[AnnotatedImage]:
+    reader = _Reader(tuple(m.files for m in members), tuple(m.lookup for m in members))
+    shapes = [(int(m.found.shape[0]), int(m.found.shape[1])) for m in members]
+    store = PixelStore(reader, shapes, limit)
+    return [
+        LazyImage((m.key, m.files.name, m.mpp, m.labelled), m.found, m.found.nuclei(m.lookup), (store, n))
+        for n, m in enumerate(members)
+    ]
