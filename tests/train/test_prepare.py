@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from PIL import Image
 
 from train.data import SetConfig, load_split
 from train.prepare import main
+
+SHIPPED = Path(__file__).parents[2] / "train/configs/classes.toml"
 
 
 @pytest.fixture
@@ -39,6 +42,7 @@ def test_what_is_prepared_can_be_trained_on_and_is_what_it_was(toy, tmp_path, ca
         ("test", f"im_{i}") for i in range(4)
     }
     assert sum(r["split"] == "val" for r in rows_of(out)) == 1
+    assert not any(r["published"] for r in rows_of(out))  # the folders tell
     classes = ("neoplastic", "inflammatory", "connective", "epithelial", "other")
     before = load_split(toy.parent, {"toy": SetConfig()}, classes, held_out=False)
     after = load_split(out.parent, {"mine": SetConfig()}, classes, held_out=False)
@@ -158,3 +162,30 @@ def test_a_config_file_and_options_agree(toy, tmp_path):
     assert main(["--config", str(tmp_path / "p.toml"), "--out", str(out), "split.val_fraction=0.5"]) == 0
     assert sorted(r["split"] for r in rows_of(out)) == ["train", "train", "val", "val"]
     assert not (out / "sheet.png").exists()
+
+
+def test_folds_are_splits_and_stay_known(tmp_path):
+    for fold in (1, 2, 3):
+        folder = tmp_path / "pannuke" / f"fold{fold}"
+        folder.mkdir(parents=True)
+        masks = np.zeros((2, 256, 256, 6))
+        masks[:, 30:60, 30:60, 3] = 1
+        masks[1, 100:130, 100:130, 0] = fold
+        np.save(
+            folder / "images.npy",
+            np.random.default_rng(fold).integers(0, 255, (2, 256, 256, 3)).astype(float),
+        )
+        np.save(folder / "masks.npy", masks)
+        np.save(folder / "types.npy", np.array(["Colon", "Bile-duct"]))
+    arguments = ["--in", str(tmp_path / "pannuke"), "--classes", str(SHIPPED), "--sheet", "0"]
+    assert main([*arguments, "--out", str(tmp_path / "a")]) == 0
+    found = {(r["split"], r["published"], r["organ"], r["nuclei"]) for r in rows_of(tmp_path / "a")}
+    folds = {"train": "fold1", "val": "fold2", "test": "fold3"}
+    assert found == {(s, f, o, n) for s, f in folds.items() for o, n in (("Colon", "1"), ("Bile-duct", "2"))}
+    types = np.asarray(Image.open(tmp_path / "a/val/types/fold2_00001.png"))
+    assert (types[40, 40], types[110, 110]) == (5, 1)  # dead nuclei count as other
+    swapped = ["split.published.fold1=test", "split.published.fold3=train"]
+    assert main([*arguments, "--out", str(tmp_path / "b"), *swapped]) == 0
+    assert {(r["split"], r["published"]) for r in rows_of(tmp_path / "b")} == {
+        ("train", "fold3"), ("val", "fold2"), ("test", "fold1"),
+    }  # fmt: skip

@@ -84,3 +84,14 @@ def test_what_the_user_should_know_is_told():
 def test_impossible_wishes_are_refused(config, said):
     with pytest.raises(NucSegError, match=said):
         plan(tcga(2), config)
+
+
+def test_a_patient_with_published_test_images_is_not_held_out_for_validation():
+    entries = tcga(4, 2)
+    entries = [Entry(e.name, "", None, "test" if e.name.endswith("1") else "train") for e in entries[:6]] + [
+        Entry(e.name, "", None, "train") for e in entries[6:]
+    ]
+    for seed in range(5):
+        found = plan(entries, SplitConfig(val_fraction=0.5, seed=seed))
+        assert sides(found) == {"train": 3, "val": 2, "test": 3}
+        assert {n[:7] for n, s in found.splits.items() if s == "val"} == {"TCGA-03"}
