@@ -1,0 +1,219 @@
+"""From a teacher to a distilled student by the commands, read back and checked."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from napari_nucseg.errors import NucSegError
+from napari_nucseg.models.card import Card
+from napari_nucseg.models.checkpoint import save_checkpoint
+from napari_nucseg.models.student import Student
+from train import distill, fit, teach
+from train.distil_task import DistillTask
+from train.distill import DistillRunConfig, frequencies, open_teacher
+from train.runlog import RunLog
+from train.runs import class_weights, draft_card, load_run
+from train.task import MapTask
+from train.teacher import Teacher
+
+CONFIG = """
+device = "cpu"
+[data]
+root = "{root}"
+[data.sets.toy]
+held_out = ["im_3"]
+[crop]
+size = 32
+[loop]
+steps = 3
+batch_size = 2
+warmup = 2
+workers = 0
+log_every = 1
+checkpoint_every = 3
+validate_every = 3
+validation_crops = 2
+amp = "off"
+[teach.teacher]
+encoder = "conv"
+[teach.teacher.layout]
+angles = [0, 45, 90, 135]
+[teach.teacher.conv]
+widths = [4, 4, 6, 8]
+blocks = [1, 1, 1, 1]
+[teach.teacher.decoder]
+widths = [4, 4, 6, 6, 8]
+blocks = [1, 1, 1, 1]
+head = 4
+[distill]
+pool = 4
+[distill.distil]
+warmup = 2
+[distill.model]
+widths = [4, 4, 4, 4]
+blocks = [1, 1, 1, 1]
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_curves():
+    """Drawing dozens of curves takes longer than all the rest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunLog, "curves", lambda self: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def work(dataset, tmp_path_factory):
+    """A folder with a config, a teacher's run and a student's run distilled from it."""
+    folder = tmp_path_factory.mktemp("distil")
+    path = folder / "c.toml"
+    path.write_text(CONFIG.format(root=dataset))
+    assert teach.main(["--config", str(path), f"run={folder / 'teacher'}"]) == 0
+    assert run(folder) == 0
+    return folder
+
+
+def run(folder, *extra, name="student"):
+    given = [f"run={folder / name}", f"teacher={folder / 'teacher'}", f"cache={folder / 'cache'}", *extra]
+    return distill.main(["--config", str(folder / "c.toml"), *given])
+
+
+def logged(folder):
+    with (folder / "metrics.csv").open() as handle:
+        return [(r["step"], r["name"], r["value"]) for r in csv.DictReader(handle)]
+
+
+def test_a_run_tells_what_it_learnt_from(work):
+    names = {name for _, name, _ in logged(work / "student")}
+    assert {"train/kd", "train/kd_type", "train/features", "train/labels", "val/bPQ"} <= names
+    assert {"train/total", "val/bPQ"} <= {name for _, name, _ in logged(work / "teacher")}
+    assert json.loads((work / "student" / "config.json").read_text())["command"] == "distill"
+    assert len(list((work / "cache").rglob("*.safetensors"))) >= 4
+
+
+def test_runs_of_every_command_are_read_back(work):
+    config, task = load_run(work / "teacher")
+    assert isinstance(config, teach.TeachConfig)
+    assert isinstance(task.network, Teacher)
+    assert task.layout.angles == (0, 45, 90, 135)
+    config, task = load_run(work / "student" / "last.pt")
+    assert isinstance(config, DistillRunConfig)
+    assert type(task) is MapTask
+    assert isinstance(task.network, Student)
+    state = torch.load(work / "student" / "last.pt", weights_only=True)["average"]
+    assert all(torch.equal(value, state[f"task.{name}"]) for name, value in task.state_dict().items())
+    assert load_run(work / "student" / "best.pt")[1].layout == task.layout
+
+
+def test_a_distillation_goes_on_exactly_where_it_was(work, monkeypatch):
+    """Killed in the fourth of four steps, with the warm-up at its end and a pool that comes again."""
+    short = ("loop.steps=4", "loop.checkpoint_every=2")
+    assert run(work, *short, name="whole") == 0
+    forward = DistillTask.forward
+
+    def dies(self, batch):
+        if self.training and self.passes == 3:
+            raise KeyboardInterrupt
+        return forward(self, batch)
+
+    monkeypatch.setattr(DistillTask, "forward", dies)
+    assert run(work, *short, name="parts") == 1
+    monkeypatch.setattr(DistillTask, "forward", forward)
+    assert torch.load(work / "parts" / "last.pt", weights_only=True)["step"] == 2
+    assert run(work, *short, name="parts") == 0
+    a, b = (torch.load(work / name / "last.pt", weights_only=True) for name in ("whole", "parts"))
+    assert all(torch.equal(v, b["task"][k]) for k, v in a["task"].items())
+    assert a["task"]["passes"] == 4
+    wanted = [row for row in logged(work / "whole") if not row[1].startswith("speed/")]
+    assert wanted == [row for row in logged(work / "parts") if not row[1].startswith("speed/")]
+
+
+def test_another_teacher_makes_it_another_run(work, capsys):
+    assert teach.main(["--config", str(work / "c.toml"), f"run={work / 'other'}", "loop.seed=1"]) == 0
+    assert run(work, f"teacher={work / 'other'}") == 2
+    assert "begun with teacher=" in capsys.readouterr().err
+
+
+def test_a_turned_teacher_is_another_one(work, capsys):
+    assert run(work, "turned=true", "loop.steps=1", name="turned") == 0
+    assert run(work, "turned=false", "loop.steps=1", name="turned") == 2
+    assert "begun with t" in capsys.readouterr().err
+    folders = {path.parent.parent.name for path in (work / "cache").rglob("*.safetensors")}
+    assert sum(name.startswith("turned-") for name in folders) == 1
+
+
+def test_a_model_folder_teaches_too(work, tmp_path):
+    config, task = load_run(work / "student")
+    card = draft_card(config, task)
+    colours = dict.fromkeys(card.classes, (1, 2, 3))
+    save_checkpoint(tmp_path, task.network, Card(**{**card.__dict__, "colours": colours}), half=False)
+    known = open_teacher(tmp_path)
+    assert known.classes == config.data.classes
+    assert known.mpp == config.crop.mpp
+    image = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
+    torch.testing.assert_close(known.task.eval().predict(image), task.predict(image))
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("teacher=none", "'none' does not exist"),
+        ("crop.mpp=0.5", "set crop.mpp=0.25"),
+        ('data.classes=["a","b"]', "set data.classes"),
+        ("model.angles=[0,90,30]", "30"),
+        ("distil.featre=1", "did you mean 'distil.feature'"),
+        ("pool=-1", "pool=-1"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(work, capsys, given, says):
+    assert run(work, given, name="new") == 2
+    message = capsys.readouterr().err
+    assert says in message
+    assert message.count("\n") == 1
+
+
+def test_the_teacher_is_asked_for(work, capsys):
+    assert distill.main(["--config", str(work / "c.toml")]) == 2
+    assert "'teacher' is missing" in capsys.readouterr().err
+
+
+def test_folders_without_a_run_are_named(tmp_path):
+    with pytest.raises(NucSegError, match="holds no checkpoint"):
+        load_run(tmp_path)
+    (tmp_path / "config.json").write_text('{"command": "fit"}')
+    with pytest.raises(NucSegError, match=r"last\.pt"):
+        load_run(tmp_path)
+    (tmp_path / "config.json").write_text('{"command": "cook"}')
+    with pytest.raises(NucSegError, match="cook"):
+        load_run(tmp_path)
+
+
+def test_sets_without_labels_are_for_distillation(work, capsys):
+    assert (
+        fit.main(["--config", str(work / "c.toml"), f"run={work / 'fit'}", "data.sets.toy.labelled=false"])
+        == 2
+    )
+    assert "'toy' has no labels" in capsys.readouterr().err
+
+
+def test_background_is_as_frequent_as_the_commonest_class():
+    assert frequencies(np.array([3.0, 0, 10])).tolist() == [10, 3, 0, 10]
+    assert frequencies(np.zeros(3)) is None
+    weights = class_weights(np.array([4.0, 16.0, 0.0]))
+    assert weights.tolist() == pytest.approx([0.75, 1.5, 0.75, 0.75])
+
+
+@pytest.mark.parametrize("module", [fit, teach, distill])
+def test_help_explains_every_key(module, capsys):
+    with pytest.raises(SystemExit):
+        module.main(["--help"])
+    text = capsys.readouterr().out
+    lines = text[text.index("keys of the config") :].splitlines()[1:]
+    keys = [k for k, line in enumerate(lines) if " = " in line and line.startswith("  ") and line[2] != " "]
+    silent = [lines[k] for k in keys if k + 1 == len(lines) or not lines[k + 1].startswith("      ")]
+    own = [line for line in silent if not line.strip().startswith(("augment.", "crop.", "loss.", "data."))]
+    assert own == []
