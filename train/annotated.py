@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.pixels import Pixels, PixelStore
-from train.scan import Found
+from train.scan import Found, ImageFiles
 
 
 @dataclass(frozen=True)
@@ -46,20 +46,53 @@ class AnnotatedImage:
         return Pixels(self.image, self.labels, self.types)
 
 
-class LazyImage(AnnotatedImage):
-    """An image of a set whose pixels are read when they are asked for; all else is known."""
+@dataclass(frozen=True)
+class Known:
+    """An image of a data set with all that is known of it without its pixels.
 
-    def __init__(
-        self,
-        listed: tuple[str, str, float, bool],
-        found: Found,
-        nuclei: NDArray,
-        place: tuple[PixelStore, int],
-    ) -> None:
-        dataset, name, mpp, labelled = listed
-        shape = (int(found.shape[0]), int(found.shape[1]))
-        known = {"dataset": dataset, "name": name, "mpp": mpp, "labelled": labelled, "nuclei": nuclei}
-        self.__dict__.update(known, _shape=shape, _place=place)
+    Attributes
+    ----------
+    key : str
+        Of the data set.
+    files : ImageFiles
+    mpp : float
+    labelled : bool
+    found : Found
+    lookup : (256,) uint8 or None
+        From the set's classes to those to learn; None where the image has none.
+    """
+
+    key: str
+    files: ImageFiles
+    mpp: float
+    labelled: bool
+    found: Found
+    lookup: NDArray[np.uint8] | None
+
+
+class LazyImage(AnnotatedImage):
+    """An image of a set whose pixels are read when they are asked for.
+
+    Parameters
+    ----------
+    known
+        All else.
+    store, position
+        Where its pixels are kept, and as which image.
+    """
+
+    def __init__(self, known: Known, store: PixelStore, position: int) -> None:
+        # straight into the dictionary: frozen, and the properties below stand in for the fields of arrays
+        self.__dict__.update(
+            dataset=known.key,
+            name=known.files.name,
+            mpp=known.mpp,
+            labelled=known.labelled,
+            nuclei=known.found.nuclei(known.lookup),
+            _shape=(int(known.found.shape[0]), int(known.found.shape[1])),
+            _typed=known.lookup is not None,
+            _place=(store, position),
+        )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -87,7 +120,7 @@ class LazyImage(AnnotatedImage):
     @property
     def types(self) -> NDArray[np.uint8] | None:
         """(H, W) uint8 or None."""
-        return self.pixels.types
+        return self.pixels.types if self.__dict__["_typed"] else None
 
     def __repr__(self) -> str:
         return f"LazyImage({self.dataset}/{self.name}, {self.shape[0]} x {self.shape[1]})"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from napari_nucseg.core.targets import IGNORE
 from napari_nucseg.errors import NucSegError
-from train.annotated import AnnotatedImage, LazyImage
+from train.annotated import AnnotatedImage, Known, LazyImage
 from train.class_map import ClassMap
 from train.data_config import DataConfig, SetConfig
 from train.listing import Listed, list_set, read_meta, read_table
@@ -213,22 +213,27 @@ def load_data(config: DataConfig) -> tuple[list[AnnotatedImage], list[AnnotatedI
             f"Class map '{config.class_map}' has the classes {', '.join(class_map.classes)}, but data.classes says "
             f"{', '.join(config.classes)}; leave data.classes out."
         )
-    sides: tuple[list[_Member], list[_Member]] = ([], [])
+    sides: tuple[list[Known], list[Known]] = ([], [])
     for key, settings in config.sets.items():
         for side, members in zip(sides, _members(config, key, settings, class_map), strict=True):
             side.extend(members)
     if not sides[0]:
         raise NucSegError(f"No training image in '{config.root}'; see data.sets.")
-    # validation passes over its images in turn and seldom, so that memory is better spent on training
-    return _lazy(sides[0], int(config.cache_gb * 1e9)), _lazy(sides[1], 0)
+    if not sides[1]:
+        raise NucSegError(
+            f"No validation image in '{config.root}'; name some by held_out of a set, or a share by val_fraction."
+        )
+    # validation comes seldom, so that memory is better spent on training
+    limit = config.cache_gb * 1e9
+    return _lazy(sides[0], int(0.9 * limit)), _lazy(sides[1], int(0.1 * limit))
 
 
 def load_split(
     root: Path, sets: dict[str, SetConfig], classes: tuple[str, ...], held_out: bool
 ) -> list[AnnotatedImage]:
     """Return the training images of every set, or those held out of them for validation, see `load_data`."""
-    train: list[_Member] = []
-    validation: list[_Member] = []
+    train: list[Known] = []
+    validation: list[Known] = []
     for key, settings in sets.items():
         one, other = _members(DataConfig(root, classes), key, settings, None)
         train += one
@@ -239,21 +244,9 @@ def load_split(
     return _lazy(out, int(DataConfig.cache_gb * 1e9))
 
 
-@dataclass(frozen=True)
-class _Member:
-    """An image of a set with all that is known of it but the pixels."""
-
-    key: str
-    files: ImageFiles
-    mpp: float
-    labelled: bool
-    found: Found
-    lookup: NDArray[np.uint8] | None
-
-
 def _members(
     config: DataConfig, key: str, settings: SetConfig, class_map: ClassMap | None
-) -> tuple[list[_Member], list[_Member]]:
+) -> tuple[list[Known], list[Known]]:
     """Return the images of one set to train on and to validate with."""
     folder = config.root / key
     if not folder.is_dir():
@@ -265,13 +258,15 @@ def _members(
     lookup = _lookup(folder, settings, meta, config.classes, class_map)
     splits = {item.split for items in listed for item in items}
     found = {split: _found(folder, split, settings.labelled) for split in splits}
-    out: tuple[list[_Member], list[_Member]] = ([], [])
+    out: tuple[list[Known], list[Known]] = ([], [])
     for side, items in zip(out, listed, strict=True):
+        if side is out[1] and not settings.labelled:
+            continue  # nothing to validate against
         for item in items:
             what = found[item.split][item.name]
             mpp = _mpp(key, item, settings, meta, what)
             typed = lookup if item.files.types else None
-            side.append(_Member(key, item.files, mpp, settings.labelled, what, typed))
+            side.append(Known(key, item.files, mpp, settings.labelled, what, typed))
     return out
 
 
@@ -282,11 +277,8 @@ def _found(folder: Path, split: str, labelled: bool) -> dict[str, Found]:
     return dict(zip((f.name for f in files), found, strict=True))
 
 
-def _lazy(members: Sequence[_Member], limit: int) -> list[AnnotatedImage]:
+def _lazy(members: Sequence[Known], limit: int) -> list[AnnotatedImage]:
     reader = _Reader(tuple(m.files for m in members), tuple(m.lookup for m in members))
     shapes = [(int(m.found.shape[0]), int(m.found.shape[1])) for m in members]
     store = PixelStore(reader, shapes, limit)
-    return [
-        LazyImage((m.key, m.files.name, m.mpp, m.labelled), m.found, m.found.nuclei(m.lookup), (store, n))
-        for n, m in enumerate(members)
-    ]
+    return [LazyImage(m, store, n) for n, m in enumerate(members)]

@@ -23,7 +23,16 @@ from train.distil_task import DistillConfig, DistillTask
 from train.optim import precision
 from train.orient import orientations
 from train.pool import PooledCrops
-from train.runs import Training, carry_out, class_weights, crops_of, load_data, load_run, nucleus_counts
+from train.runs import (
+    Training,
+    carry_out,
+    class_weights,
+    crops_of,
+    load_data,
+    load_run,
+    nucleus_counts,
+    resolved,
+)
 from train.task import LossWeights, MapTask
 from train.teacher_outputs import CachedTeacher, LiveTeacher, TeacherSource, TurnedTeacher
 
@@ -133,6 +142,7 @@ def distilled_crops(
 
 def distill(config: DistillRunConfig) -> None:
     """Train to the end, resuming from the run folder."""
+    config = resolved(config)
     teacher = teacher_of(config)
     train, held = load_data(config, unlabelled=True)
     counts = nucleus_counts(train, len(config.data.classes))

@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from napari_nucseg.core.maps import MapLayout
 from napari_nucseg.models.student import Student, StudentConfig
 from train.command import run_command
-from train.runs import RunConfig, Training, carry_out, class_weights, crops_of, load_data, nucleus_counts
+from train.runs import (
+    RunConfig,
+    Training,
+    carry_out,
+    class_weights,
+    crops_of,
+    load_data,
+    nucleus_counts,
+    resolved,
+)
 from train.task import MapTask
 
 
@@ -69,6 +78,7 @@ def build_task(config: FitConfig, counts: NDArray[np.float64]) -> MapTask:
 
 def fit(config: FitConfig) -> None:
     """Train to the end, resuming from the run folder."""
+    config = resolved(config)
     train, held = load_data(config)
     task = build_task(config, nucleus_counts(train, len(config.data.classes)))
     carry_out(config, Training("fit", task, task, crops_of(config, task.layout, train), train, held))

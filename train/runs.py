@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,10 +18,11 @@ from torch.utils.data import Dataset
 from napari_nucseg.core.maps import MapLayout
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.models.card import Card
+from train import data
 from train.augment import AugmentConfig
 from train.config import from_mapping, to_mapping
 from train.crops import Batch, CropConfig, Crops
-from train.data import AnnotatedImage, SetConfig, load_split
+from train.data import AnnotatedImage, DataConfig
 from train.loop import Loop, LoopConfig
 from train.runlog import RunLog
 from train.task import LossWeights, MapTask
@@ -31,25 +32,6 @@ log = logging.getLogger(__name__)
 
 COMMANDS = ("fit", "teach", "distill")
 """Training commands; module ``train.X`` has `CONFIG`, its config class, and ``build_task(config, counts)``."""
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Where the data lies, its sets and the classes to learn.
-
-    Parameters
-    ----------
-    root : Path
-        Folder of the sets.
-    classes : tuple of str
-        Nucleus classes, in the order of the `type` map.
-    sets : dict
-        Settings of each set, by the name of its folder.
-    """
-
-    root: Path = Path("../shared/data")
-    classes: tuple[str, ...] = ("neoplastic", "inflammatory", "connective", "epithelial", "other")
-    sets: dict[str, SetConfig] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,6 +56,9 @@ class RunConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     loss: LossWeights = field(default_factory=LossWeights)
     loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+Config = TypeVar("Config", bound=RunConfig)
 
 
 def nucleus_counts(images: list[AnnotatedImage], n_classes: int) -> NDArray[np.float64]:
@@ -103,6 +88,11 @@ def choose_device(name: str) -> str:
     return name
 
 
+def resolved(config: Config) -> Config:
+    """Return the settings with the classes of the class map, if there is one."""
+    return replace(config, data=config.data.resolved())
+
+
 def load_data(
     config: RunConfig, unlabelled: bool = False
 ) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
@@ -116,14 +106,12 @@ def load_data(
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.loop.seed)
-    root, sets, classes = config.data.root, config.data.sets, config.data.classes
-    bare = [key for key, value in sets.items() if not value.labelled]
+    bare = [key for key, value in config.data.sets.items() if not value.labelled]
     if bare and not unlabelled:
         raise NucSegError(
             f"The set '{bare[0]}' has no labels, and only train.distill learns without; leave it out."
         )
-    held = {key: value for key, value in sets.items() if value.held_out and value.labelled}
-    return load_split(root, sets, classes, held_out=False), load_split(root, held, classes, held_out=True)
+    return data.load_data(config.data)
 
 
 def crops_of(config: RunConfig, layout: MapLayout, train: list[AnnotatedImage]) -> Crops:
@@ -195,6 +183,7 @@ HARMLESS = (
     "run",
     "device",
     "threads",
+    "data.cache_gb",
     "loop.workers",
     "loop.log_every",
     "loop.checkpoint_every",

@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.command import run_command
-from train.runs import RunConfig, Training, carry_out, class_weights, crops_of, load_data, nucleus_counts
+from train.runs import (
+    RunConfig,
+    Training,
+    carry_out,
+    class_weights,
+    crops_of,
+    load_data,
+    nucleus_counts,
+    resolved,
+)
 from train.task import TeacherTask
 from train.teacher import Teacher, TeacherConfig, build_teacher
 
@@ -68,6 +77,7 @@ def build_task(config: TeachConfig, counts: NDArray[np.float64]) -> TeacherTask:
 
 def teach(config: TeachConfig) -> None:
     """Train to the end, resuming from the run folder."""
+    config = resolved(config)
     train, held = load_data(config)
     counts = nucleus_counts(train, len(config.data.classes))
     task = task_around(build_teacher(network_config(config)), config, counts)

@@ -15,7 +15,7 @@ from typing import Any
 
 from napari_nucseg.core.decode import DecodeConfig
 from napari_nucseg.errors import NucSegError
-from train.data import load_split
+from train.data import load_data
 from train.runs import draft_card, load_run
 from train.scores import ImageScore
 from train.validate import Predicted, mean_known
@@ -48,8 +48,7 @@ def search(run: Path, rounds: int = 2) -> tuple[DecodeConfig, float]:
     """Improve one setting after the other on the held-out images of a run; return the best and its objective."""
     config, task = load_run(run)
     card = draft_card(config, task)
-    sets = {key: value for key, value in config.data.sets.items() if value.held_out}
-    held = load_split(config.data.root, sets, card.classes, held_out=True)
+    held = load_data(config.data)[1]
     predicted = [Predicted.of(item, task, card) for item in held]
 
     def score(decode: DecodeConfig) -> float:
