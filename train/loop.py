@@ -40,6 +40,7 @@ from train.step import Losses, Stopwatch, seed_part
 
 __all__ = ["Loop", "LoopConfig"]
 log = logging.getLogger(__name__)
+SECONDS_BETWEEN_CURVES = 60.0
 BAD_STEPS = 20
 """Steps in a row without a finite loss that fp16 may need until its scale has come down."""
 
@@ -97,6 +98,7 @@ class Loop:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype is torch.float16)
         self.best, self.watch = Best(config.patience), Stopwatch()
         self.step = self._bad = 0
+        self._drawn = time.monotonic()
         self._restore(run.load("last.pt"))
 
     def _parallel(self) -> nn.Module:
@@ -213,6 +215,8 @@ class Loop:
                 self._validate(validate)
             if self.step % c.checkpoint_every == 0 or last or self.best.exhausted:
                 self.run.save("last.pt", self._state())
+        if self.step > first:
+            self._draw()
         if self.best.exhausted:
             log.info(
                 "stopped at step %d: bPQ %.4f of step %d stays best",
@@ -253,7 +257,12 @@ class Loop:
                 "identity": json.dumps(self.identity),
             }
             self.run.save("best.pt", {"average": self.average.state_dict(), **about})
+        if time.monotonic() > self._drawn + SECONDS_BETWEEN_CURVES:
+            self._draw()
+
+    def _draw(self) -> None:
         self.run.curves()
+        self._drawn = time.monotonic()
 
     def _held_losses(self) -> dict[str, float]:
         size = self.config.batch_size

@@ -83,30 +83,35 @@ class RunLog:
         return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
 
     def curves(self) -> Path | None:
-        """Draw every metric against the step into ``curves.png``; None without matplotlib or metrics."""
-        path = self.folder / "metrics.csv"
-        try:
-            import matplotlib
+        """Draw every metric against the step into ``curves.png``; None without matplotlib or metrics.
 
-            matplotlib.use("Agg")
-            import matplotlib.pyplot as plt
-        except ImportError:
-            return None
+        A loss in training and the same on validation crops share a panel.
+        """
+        path = self.folder / "metrics.csv"
         if not self.writes or not path.exists():
             return None
-        series: dict[str, list[tuple[float, float]]] = {}
+        try:
+            # not pyplot, which is slow to come and keeps a state for the whole process
+            from matplotlib.figure import Figure
+        except ImportError:
+            return None
+        panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
         with path.open(newline="") as handle:
             for row in csv.DictReader(handle):
-                series.setdefault(row["name"], []).append((float(row["step"]), float(row["value"])))
+                where, _, what = row["name"].partition("/")
+                lines = panels.setdefault(what.removeprefix("loss_"), {})
+                lines.setdefault(where, []).append((float(row["step"]), float(row["value"])))
         columns = 4
-        rows = -(-len(series) // columns)
-        figure, axes = plt.subplots(rows, columns, figsize=(14, 2.4 * rows), squeeze=False)
-        for axis in axes.flat[len(series) :]:
-            axis.set_visible(False)
-        for axis, (name, points) in zip(axes.flat, series.items(), strict=False):
-            axis.plot(*zip(*points, strict=True), lw=1)
-            axis.set_title(name, fontsize=9)
-        figure.tight_layout()
+        rows = -(-len(panels) // columns)
+        figure = Figure(figsize=(14, 2.4 * rows), layout="tight")
+        for k, (name, lines) in enumerate(panels.items()):
+            axis = figure.add_subplot(rows, columns, k + 1)
+            for where, points in lines.items():
+                axis.plot(
+                    *zip(*points, strict=True), lw=1, marker="." if len(points) < 30 else "", label=where
+                )
+            axis.set_title(name if len(lines) > 1 else f"{next(iter(lines))}/{name}", fontsize=9)
+            if len(lines) > 1:
+                axis.legend(fontsize=7)
         figure.savefig(self.folder / "curves.png", dpi=80)
-        plt.close(figure)
         return self.folder / "curves.png"
