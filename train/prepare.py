@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -31,7 +30,7 @@ from train.prepare_report import Report
 from train.prepared import SetWriter
 from train.readers import FORMATS, ReadOptions, Source, open_source
 from train.sheet import draw_sheet
-from train.splits import SplitConfig, plan
+from train.splits import Plan, SplitConfig, plan
 
 
 @dataclass(frozen=True)
@@ -100,18 +99,7 @@ def prepare(config: PrepareConfig) -> Report:
         )  # a class that the map lacks is told before hours of work
     places = plan(source.entries, config.split)
     writer = SetWriter(config.out)
-    failures = list(source.problems)
-    for entry in _progress(source.entries, config.out.name):
-        try:
-            item = check(source.read(entry), classes, mpp, entry.where, source.format)
-        except NucSegError as error:
-            failures.append(str(error))
-        except (OSError, MemoryError) as error:
-            failures.append(
-                f"'{entry.where}' can't be read ({error or 'out of memory'}); see whether it is whole."
-            )
-        else:
-            writer.add(entry, places.splits[entry.name], places.groups[entry.name], item)
+    failures = [*source.problems, *_convert(source, classes, places, mpp, writer)]
     if not writer.rows:
         writer.abandon()
         raise NucSegError(_nothing(failures))
@@ -129,6 +117,25 @@ def prepare(config: PrepareConfig) -> Report:
     return report
 
 
+def _convert(
+    source: Source, classes: ClassMap | OpenClasses, places: Plan, mpp: float | None, writer: SetWriter
+) -> list[str]:
+    """Read, check and write image by image; return a sentence for each that had to be left out."""
+    failures = []
+    for entry in tqdm(source.entries, writer.folder.name, unit="image", file=sys.stderr, disable=None):
+        try:
+            item = check(source.read(entry), classes, mpp, entry.where, source.format)
+        except NucSegError as error:
+            failures.append(str(error))
+        except (OSError, MemoryError) as error:
+            failures.append(
+                f"'{entry.where}' can't be read ({error or 'out of memory'}); see whether it is whole."
+            )
+        else:
+            writer.add(entry, places.splits[entry.name], places.groups[entry.name], item)
+    return failures
+
+
 def _limited(source: Source, limit: int) -> Source:
     """Return a source of at most `limit` entries, evenly spread; all for 0."""
     if limit < 0:
@@ -142,10 +149,6 @@ def _limited(source: Source, limit: int) -> Source:
 def _nothing(failures: Sequence[str]) -> str:
     more = f" The same or like holds for {len(failures) - 1:,} more." if len(failures) > 1 else ""
     return f"No image could be taken. {failures[0]}{more}"
-
-
-def _progress(entries: Sequence[Any], name: str) -> Iterable[Any]:
-    return tqdm(entries, name, unit="image", file=sys.stderr, disable=None)
 
 
 def _parser() -> argparse.ArgumentParser:

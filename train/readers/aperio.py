@@ -19,8 +19,9 @@ from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.mpp import Mpp
 from napari_nucseg.io.qupath_fill import fill, survey
 from train.readers.canvas import Canvas
-from train.readers.files import ImageIndex, read_rgb, unannotated
-from train.readers.record import About, Entry, Raw, ReadOptions, Source, distinct, safe_name, split_in
+from train.readers.files import read_rgb
+from train.readers.pairs import files_below, open_pairs
+from train.readers.record import About, Raw, ReadOptions, Source
 
 ABOUT = About(
     "MoNuSeg / Kumar", "CC BY-NC-SA 4.0", "Kumar N et al., IEEE TMI 36 (2017) and IEEE TMI 39 (2020)"
@@ -56,29 +57,13 @@ class Regions:
 
 def matches(path: Path) -> bool:
     """Whether there is an XML file of ImageScope's, at or below a path."""
-    return any("<Annotation" in _head(xml) for xml in _files(path))
+    return any("<Annotation" in _head(xml) for xml in files_below(path, ".xml"))
 
 
 def open_source(path: Path, options: ReadOptions) -> Source:
     """Pair every XML file with its image; nothing is read."""
     del options
-    root = path if path.is_dir() else path.parent
-    index = ImageIndex(root)
-    found: list[tuple[Entry, Path, Path]] = []
-    problems = []
-    for xml in _files(path):
-        try:
-            image = index.find(xml, xml.stem)
-        except NucSegError as error:
-            problems.append(str(error))
-            continue
-        found.append((Entry(safe_name(xml.stem), str(xml), None, split_in(xml, root)), xml, image))
-    entries = distinct(entry for entry, _, _ in found)
-    pairs = {e.name: (xml, image) for e, (_, xml, image) in zip(entries, found, strict=True)}
-    remarks = unannotated(index, (image for _, image in pairs.values())) if path.is_dir() else ()
-    return Source(
-        "aperio", entries, lambda e: read_pair(*pairs[e.name]), ABOUT, None, tuple(problems), remarks
-    )
+    return open_pairs("aperio", path, files_below(path, ".xml"), read_pair, ABOUT)
 
 
 def read_pair(xml: Path, image_path: Path) -> Raw:
@@ -170,12 +155,6 @@ def _mpp(root: Any) -> Mpp:
     except ValueError:
         return Mpp()
     return Mpp.found(value, value, "MicronsPerPixel of the XML file") if value else Mpp()
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.suffix.lower() == ".xml")
-    return [path] if path.suffix.lower() == ".xml" else []
 
 
 def _head(path: Path) -> str:

@@ -152,9 +152,12 @@ class ImageIndex:
 
     def __post_init__(self) -> None:
         for path in sorted(self.root.rglob("*")):
-            inner = path.relative_to(self.root)
-            if path.suffix.lower() in EXTENSIONS and not any(
-                _NO_IMAGES.fullmatch(p) for p in inner.parts[:-1]
+            folders = path.relative_to(self.root).parts[:-1]
+            hidden = path.name.startswith(".")  # file managers leave such as ._NAME.png
+            if (
+                path.suffix.lower() in EXTENSIONS
+                and not hidden
+                and not any(map(_NO_IMAGES.fullmatch, folders))
             ):
                 self._paths[path.stem].append(path)
 
@@ -189,12 +192,3 @@ class ImageIndex:
                 break
             common += 1
         return common, bool(_IMAGES.search(image.parent.name))
-
-
-def unannotated(index: ImageIndex, used: Iterable[Path]) -> tuple[str, ...]:
-    """Return a remark on images that nothing annotates, if there are any."""
-    left = index.without(used)
-    if not left:
-        return ()
-    more = f" and {len(left) - 1} more" if len(left) > 1 else ""
-    return (f"No annotation was found for '{left[0]}'{more}; such images are left out.",)

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from napari_nucseg.errors import NucSegError
 from train.readers import conic
-from train.readers.files import ImageIndex, as_ids, check_same_size, read_rgb, unannotated
+from train.readers.files import as_ids, check_same_size, read_rgb
 from train.readers.matfile import read_numbers
-from train.readers.record import About, Entry, Raw, ReadOptions, Source, distinct, safe_name, split_in
+from train.readers.pairs import files_below, open_pairs
+from train.readers.record import About, Raw, ReadOptions, Source
 
 CONSEP: tuple[str, ...] = (
     "other",
@@ -36,29 +37,13 @@ ABOUT = About(
 
 def matches(path: Path) -> bool:
     """Whether there is a Matlab file at or below a path."""
-    return bool(_files(path))
+    return bool(files_below(path, ".mat"))
 
 
 def open_source(path: Path, options: ReadOptions) -> Source:
     """Pair every Matlab file with its image; nothing is read."""
     del options
-    root = path if path.is_dir() else path.parent
-    index = ImageIndex(root)
-    found: list[tuple[Entry, Path, Path]] = []
-    problems = []
-    for mat in _files(path):
-        try:
-            image = index.find(mat, mat.stem)
-        except NucSegError as error:
-            problems.append(str(error))
-            continue
-        found.append((Entry(safe_name(mat.stem), str(mat), None, split_in(mat, root)), mat, image))
-    entries = distinct(entry for entry, _, _ in found)
-    pairs = {e.name: (mat, image) for e, (_, mat, image) in zip(entries, found, strict=True)}
-    remarks = unannotated(index, (image for _, image in pairs.values())) if path.is_dir() else ()
-    return Source(
-        "consep", entries, lambda e: read_pair(*pairs[e.name]), ABOUT, None, tuple(problems), remarks
-    )
+    return open_pairs("consep", path, files_below(path, ".mat"), read_pair, ABOUT)
 
 
 def read_pair(mat: Path, image_path: Path) -> Raw:
@@ -108,9 +93,3 @@ def _per_nucleus(labels: NDArray[np.int32], kinds: Any, ids: Any, mat: Path) -> 
     table = np.zeros(max(labels.max(), owners.max(initial=0)) + 1, np.int32)
     table[owners] = values
     return table
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.suffix.lower() == ".mat")
-    return [path] if path.suffix.lower() == ".mat" else []

@@ -4,42 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.qupath import read_geojson
 from train.readers.canvas import Canvas
-from train.readers.files import ImageIndex, read_rgb, unannotated
-from train.readers.record import About, Entry, Raw, ReadOptions, Source, distinct, safe_name, split_in
+from train.readers.files import read_rgb
+from train.readers.pairs import files_below, open_pairs
+from train.readers.record import About, Raw, ReadOptions, Source
 
 _ENDINGS = (".geojson", ".geojson.gz", ".geojson.zip")
 
 
 def matches(path: Path) -> bool:
     """Whether there is a GeoJSON file at or below a path."""
-    return bool(_files(path))
+    return bool(files_below(path, *_ENDINGS))
 
 
 def open_source(path: Path, options: ReadOptions) -> Source:
     """Pair every GeoJSON file with its image; nothing is read."""
     del options
-    root = path if path.is_dir() else path.parent
-    index = ImageIndex(root)
-    found: list[tuple[Entry, Path, Path]] = []
-    problems = []
-    for file in _files(path):
-        stem = _stem(file)
-        try:
-            image = index.find(file, stem)
-        except NucSegError as error:
-            problems.append(str(error))
-            continue
-        found.append((Entry(safe_name(stem), str(file), None, split_in(file, root)), file, image))
-    entries = distinct(entry for entry, _, _ in found)
-    pairs = {e.name: (file, image) for e, (_, file, image) in zip(entries, found, strict=True)}
-    remarks = unannotated(index, (image for _, image in pairs.values())) if path.is_dir() else ()
-    about = About("QuPath objects")
-    return Source(
-        "qupath", entries, lambda e: read_pair(*pairs[e.name]), about, None, tuple(problems), remarks
-    )
+    return open_pairs("qupath", path, files_below(path, *_ENDINGS), read_pair, About("QuPath objects"), _stem)
 
 
 def read_pair(file: Path, image_path: Path) -> Raw:
@@ -71,9 +53,3 @@ def _stem(path: Path) -> str:
     ending = next(e for e in _ENDINGS if name.lower().endswith(e))
     stem = name[: -len(ending)]
     return Path(stem).stem if Path(stem).suffix.lower() in {".tif", ".tiff", ".svs", ".png", ".jpg"} else stem
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.name.lower().endswith(_ENDINGS) and p.is_file())
-    return [path] if path.name.lower().endswith(_ENDINGS) else []

@@ -109,6 +109,8 @@ def test_bad_files_are_named_in_a_sentence(pair, text, said):
 def test_partners_that_are_missing_are_named(pair):
     (pair / "Annotations/lost.xml").write_text(xml(SQUARE))
     tifffile.imwrite(pair / "Tissue Images/alone.tif", np.zeros((60, 80, 3), np.uint8))
+    for dropping in ("Annotations/._TCGA-AA-0001-01Z.xml", "Tissue Images/._TCGA-AA-0001-01Z.tif"):
+        (pair / dropping).write_bytes(b"<Annotations> of a file manager")
     source = open_source(pair)
     assert source.names == ["TCGA-AA-0001-01Z"]
     assert "lost.xml' has no image" in source.problems[0]
