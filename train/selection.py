@@ -71,7 +71,7 @@ def select(wanted: Wanted) -> Selection:
     folder, split = wanted.folder.resolve(), wanted.split
     config, class_map = SetConfig(), wanted.class_map
     if wanted.held_out is not None:
-        training = _training_data(wanted.held_out)
+        training = training_data(wanted.held_out)
         if folder.name not in training.sets:
             known = ", ".join(training.sets) or "none"
             raise NucSegError(f"'{wanted.held_out}' has no data set '{folder.name}'; it has {known}.")
@@ -118,7 +118,7 @@ def _check_layout(folder: Path, split: str) -> None:
         raise NucSegError(f"'{folder}' has no split '{split}'; {known}.")
 
 
-def _training_data(path: Path) -> DataConfig:
+def training_data(path: Path) -> DataConfig:
     """Return what a training configuration, or the one kept in a run folder, says of its data."""
     file = path / "config.json" if path.is_dir() else path
     try:

@@ -30,3 +30,47 @@ def dataset(tmp_path_factory, synthetic):
             Image.fromarray(types[part]).save(folder / split / "types" / f"im_{k}.png")
     (folder / "dataset.json").write_text(json.dumps(meta))
     return root
+
+
+TOY = [
+    "crop.size=32", "model.widths=[4,4,4,4]", "model.blocks=[1,1,1,1]", "loop.batch_size=2", "loop.steps=3",
+    "loop.workers=0", "device=cpu",
+]  # fmt: skip
+TOY_CARD = """
+version = "0.1"
+title = "A toy"
+licence = "none"
+caution = "knows nothing"
+training_data = ["toy"]
+cite = []
+[colours]
+neoplastic = [1, 2, 3]
+inflammatory = [1, 2, 3]
+connective = [1, 2, 3]
+epithelial = [1, 2, 3]
+other = [1, 2, 3]
+"""
+
+
+@pytest.fixture(scope="session")
+def toy_run(dataset, tmp_path_factory):
+    """The folder of a run of three steps that held im_3 out; ``card.toml`` lies beside it."""
+    from train import fit
+
+    folder = tmp_path_factory.mktemp("toy")
+    (folder / "toy.toml").write_text(f'[data]\nroot = "{dataset}"\n[data.sets.toy]\nheld_out = ["im_3"]\n')
+    (folder / "card.toml").write_text(TOY_CARD)
+    assert fit.main(["--config", str(folder / "toy.toml"), f"run={folder / 'run'}", *TOY]) == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def toy_model(toy_run, tmp_path_factory):
+    """The model of that run."""
+    from napari_nucseg.models.registry import open_model
+    from train import export
+
+    out = tmp_path_factory.mktemp("model") / "toy"
+    card = toy_run.parent / "card.toml"
+    assert export.main(["--run", str(toy_run), "--card", str(card), "--out", str(out)]) == 0
+    return open_model(out)

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -7,35 +8,15 @@ from napari_nucseg.core.decode import DecodeConfig
 from napari_nucseg.io.slide import Mpp
 from napari_nucseg.models.checkpoint import load_student
 from napari_nucseg.models.registry import open_model
-from tests.train.test_loop import CONFIG, train
 from train import export, formats, loaded, thresholds
 
-CARD = """
-version = "0.1"
-title = "A toy"
-licence = "none"
-caution = "knows nothing"
-training_data = ["toy"]
-cite = []
-[colours]
-neoplastic = [1, 2, 3]
-inflammatory = [1, 2, 3]
-connective = [1, 2, 3]
-epithelial = [1, 2, 3]
-other = [1, 2, 3]
-"""
 
-
-@pytest.fixture(scope="module")
-def run(dataset, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("export")
-    (folder / "toy.toml").write_text(CONFIG.format(root=dataset))
-    (folder / "card.toml").write_text(CARD)
-    assert train(folder / "toy.toml", folder / "run", "loop.steps=3") == 0
-    return folder / "run"
-
-
-def test_thresholds_are_searched_on_held_out_images_and_exported_with_the_weights(run, monkeypatch, tmp_path):
+def test_thresholds_are_searched_on_held_out_images_and_exported_with_the_weights(
+    toy_run, monkeypatch, tmp_path
+):
+    run = tmp_path / "run"  # a copy, because it is written to
+    shutil.copytree(toy_run, run)
+    shutil.copy(toy_run.parent / "card.toml", tmp_path)
     monkeypatch.setattr(thresholds, "GRID", {"foreground": (0.05, 0.5), "centre": (0.05,)})
     seen = []
     real = thresholds.Predicted.of
@@ -56,30 +37,25 @@ def test_thresholds_are_searched_on_held_out_images_and_exported_with_the_weight
     assert load_student(model).config.widths == (4, 4, 4, 4)
 
 
-@pytest.fixture(scope="module")
-def model(run, tmp_path_factory):
-    out = tmp_path_factory.mktemp("model") / "toy"
-    assert export.main(["--run", str(run), "--card", str(run.parent / "card.toml"), "--out", str(out)]) == 0
-    return open_model(out)
-
-
 @pytest.mark.parametrize("name", ["onnx", "openvino", "torchscript"])
-def test_a_converted_file_agrees_with_the_network_for_other_sizes_and_batches(name, model, tmp_path, capsys):
+def test_a_converted_file_agrees_with_the_network_for_other_sizes_and_batches(
+    name, toy_model, tmp_path, capsys
+):
     if name != "torchscript":
         pytest.importorskip("onnx")
         pytest.importorskip("openvino")
     out = tmp_path / "converted"
-    arguments = ["--model", str(model.weights.parent), "--out", str(out), "--formats", name]
+    arguments = ["--model", str(toy_model.weights.parent), "--out", str(out), "--formats", name]
     assert export.main(arguments) == 0
     file, _, load = formats.FORMATS[name]
     assert f"{file} (" in capsys.readouterr().out
     assert not list(out.glob("*tmp*"))
     _, network = load(out / file)
     maps = network(np.zeros((5, 48, 16, 3), np.uint8))
-    assert maps.shape == (5, model.card.layout.channels, 48, 16)
+    assert maps.shape == (5, toy_model.card.layout.channels, 48, 16)
 
 
-def test_a_converted_file_that_differs_is_refused_and_taken_away(model, tmp_path, monkeypatch, capsys):
+def test_a_converted_file_that_differs_is_refused_and_taken_away(toy_model, tmp_path, monkeypatch, capsys):
     file, write, load = formats.FORMATS["torchscript"]
 
     def wrong(path):
@@ -87,7 +63,7 @@ def test_a_converted_file_that_differs_is_refused_and_taken_away(model, tmp_path
         return by, lambda rgb: network(rgb) + np.float32(0.01)
 
     monkeypatch.setitem(formats.FORMATS, "torchscript", (file, write, wrong))
-    arguments = ["--model", str(model.weights.parent), "--out", str(tmp_path), "--formats", "torchscript"]
+    arguments = ["--model", str(toy_model.weights.parent), "--out", str(tmp_path), "--formats", "torchscript"]
     assert export.main(arguments) == 2
     error = capsys.readouterr().err
     assert "largest difference 1.0e-02" in error
@@ -96,15 +72,15 @@ def test_a_converted_file_that_differs_is_refused_and_taken_away(model, tmp_path
     assert export.main([*arguments, "limit=0.02"]) == 0
 
 
-def test_maps_that_are_no_numbers_are_never_accepted(model, tmp_path):
-    path = formats.to_torchscript(model, tmp_path / "t")
+def test_maps_that_are_no_numbers_are_never_accepted(toy_model, tmp_path):
+    path = formats.to_torchscript(toy_model, tmp_path / "t")
     broken = lambda path: ("nothing", lambda rgb: formats.run_torchscript(path)[1](rgb) * np.nan)  # noqa: E731
-    assert formats.check(model, path, broken).worst == float("inf")
+    assert formats.check(toy_model, path, broken).worst == float("inf")
 
 
-def test_a_missing_package_is_told_in_one_sentence(model, tmp_path, monkeypatch, capsys):
+def test_a_missing_package_is_told_in_one_sentence(toy_model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(formats, "find_spec", lambda name: None)
-    arguments = ["--model", str(model.weights.parent), "--out", str(tmp_path), "--formats"]
+    arguments = ["--model", str(toy_model.weights.parent), "--out", str(tmp_path), "--formats"]
     assert export.main([*arguments, "onnx"]) == 2
     assert export.main([*arguments, "openvino"]) == 2
     assert export.main([*arguments, "coreml"]) == 2
@@ -115,36 +91,36 @@ def test_a_missing_package_is_told_in_one_sentence(model, tmp_path, monkeypatch,
     assert len(lines) == 4
 
 
-def test_an_exported_ir_can_be_evaluated(model, tmp_path):
+def test_an_exported_ir_can_be_evaluated(toy_model, tmp_path):
     pytest.importorskip("openvino")
-    folder = str(model.weights.parent)
+    folder = str(toy_model.weights.parent)
     assert export.main(["--model", folder, "--out", str(tmp_path), "--formats", "openvino"]) == 0
     found = loaded.load(str(tmp_path / "model.xml"))
-    assert found.card == model.card
+    assert found.card == toy_model.card
     rgb = np.random.default_rng(0).integers(0, 255, (32, 64, 3), dtype=np.uint8)
     wanted = loaded.load(folder, "cpu-torch").runtime(rgb)
     assert np.abs(found.runtime(rgb) - wanted).max() < 0.1  # bf16 where the CPU has it
     assert str(found) == "toy-model 0.1"
 
 
-def test_runs_and_their_checkpoints_can_be_evaluated(run):
-    for path in (run, run / "last.pt"):
+def test_runs_and_their_checkpoints_can_be_evaluated(toy_run):
+    for path in (toy_run, toy_run / "last.pt"):
         found = loaded.load(str(path), "cpu")
-        assert found.name == run.name
+        assert found.name == toy_run.name
         assert found.runtime(np.zeros((32, 32, 3), np.uint8)).shape == (13, 32, 32)
     labels, nuclei = found.segment(np.full((64, 64, 3), 200, np.uint8), Mpp(0.25, "test"))
     assert labels.shape == (64, 64)
     assert len(nuclei) == len(np.unique(labels)) - 1
 
 
-def test_missing_runs_and_cards_are_told_in_one_sentence(run, tmp_path, capsys):
+def test_missing_runs_and_cards_are_told_in_one_sentence(toy_run, tmp_path, capsys):
     assert thresholds.main(["--run", str(tmp_path / "none")]) == 2
     assert "no checkpoint" in capsys.readouterr().err
     (tmp_path / "card.toml").write_text('title = "x"\n')
-    bad = ["--run", str(run), "--card", str(tmp_path / "card.toml"), "--out", str(tmp_path / "m")]
+    bad = ["--run", str(toy_run), "--card", str(tmp_path / "card.toml"), "--out", str(tmp_path / "m")]
     assert export.main(bad) == 2
     assert "lacks 'version'" in capsys.readouterr().err
     assert export.main(["--out", str(tmp_path / "m")]) == 2
-    assert export.main(["--out", str(tmp_path / "m"), "--run", str(run)]) == 2
+    assert export.main(["--out", str(tmp_path / "m"), "--run", str(toy_run)]) == 2
     errors = capsys.readouterr().err.splitlines()
     assert ["either --run" in errors[0], "--card is missing" in errors[1]] == [True, True]
