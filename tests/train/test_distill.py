@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from napari_nucseg.models.card import Card
 from napari_nucseg.models.checkpoint import save_checkpoint
 from napari_nucseg.models.student import Student
 from train import distill, fit, teach
+from train.config import load_config
 from train.distil_task import DistillTask
 from train.distill import DistillRunConfig, frequencies, open_teacher
 from train.runlog import RunLog
@@ -217,3 +219,14 @@ def test_help_explains_every_key(module, capsys):
     silent = [lines[k] for k in keys if k + 1 == len(lines) or not lines[k + 1].startswith("      ")]
     own = [line for line in silent if not line.strip().startswith(("augment.", "crop.", "loss.", "data."))]
     assert own == []
+
+
+@pytest.mark.parametrize("name", ["laptop", "pannuke"])
+def test_the_shipped_configs_serve_both_commands(name):
+    path = Path(distill.__file__).parent / "configs" / f"{name}.toml"
+    teacher = load_config(teach.TeachConfig, path, [], "teach")
+    student = load_config(DistillRunConfig, path, [], "distill")
+    assert student.teacher == teacher.run
+    assert student.data.classes == teacher.data.classes
+    angles = teach.network_config(teacher).layout.angles
+    assert set(student.model.angles) <= set(angles)
