@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from napari_nucseg.errors import NucSegError
 from train import distributed
 from train.crops import Batch
 
@@ -56,9 +57,18 @@ class Stopwatch:
         self._images = 0
 
     def waiting(self, batches: Iterator[Batch]) -> Batch:
-        """Take the next batch and count the time it kept us waiting."""
+        """Take the next batch and count the time it kept us waiting.
+
+        Raises
+        ------
+        NucSegError
+            A crop can't be made: the sentence alone, without the traceback that torch adds to a worker's errors.
+        """
         began = time.perf_counter()
-        batch = next(batches)
+        try:
+            batch = next(batches)
+        except NucSegError as error:
+            raise NucSegError(str(error).rpartition("NucSegError: ")[2].strip()) from error
         self._waited += time.perf_counter() - began
         return batch
 

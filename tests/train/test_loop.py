@@ -306,6 +306,16 @@ def test_the_log_tells_whether_crops_are_waited_for(tmp_path, monkeypatch):
     assert rows["2", "speed/images_per_s"] > 0
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_cannot_be_read_is_named_in_one_sentence(tmp_path, monkeypatch, workers):
+    def broken(self, index):
+        raise NucSegError("Image 'a.png' cannot be read; replace it.")
+
+    monkeypatch.setattr(MadeUp, "__getitem__", broken)
+    with pytest.raises(NucSegError, match=r"^Image 'a\.png' cannot be read; replace it\.$"):
+        make_loop(tmp_path, steps=1, workers=workers).fit(nothing)
+
+
 @pytest.mark.parametrize("name", ["steps", "batch_size", "accumulate", "validate_every"])
 def test_lengths_are_checked(name):
     with pytest.raises(NucSegError, match=f"loop.{name}=0 is too small"):
