@@ -114,6 +114,8 @@ class TurnedTeacher:
     """Test-time augmentation: the mean raw maps over all orientations under which the distance angles close.
 
     Features are those of the image as it is: their channels have no known meaning that could be turned back.
+    The origin of the distance targets lies a pixel before the centroid, and behind it in a flipped image; the mean
+    has it at the centroid, which changes distances by about 0.04 on average over nuclei at 0.25 um/px.
     """
 
     def __init__(self, source: TeacherSource) -> None:
