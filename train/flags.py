@@ -76,7 +76,7 @@ def parse(cls: type[T], argv: Sequence[str] | None, *, prog: str, about: str, ex
             value = [word for word in value if not _is_override(word, keys)]
         if value is not None:
             given.append(f"{name}={_toml(value, kind)}")
-    return load_config(cls, args.config, [*given, *overrides])
+    return load_config(cls, args.config, [*given, *overrides], prog.rpartition(".")[2])
 
 
 def _is_override(word: str, keys: Container[str]) -> bool:
