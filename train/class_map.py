@@ -11,6 +11,7 @@
 One file may serve several sets: it names the classes of all of them. Where two sets mean different nuclei by one name,
 the format or the set's folder before it tells them apart: ``conic:epithelial`` goes before ``epithelial`` for images
 that are read as conic, or lie in a set called conic.
+A target is a source name of itself, unless it's given to another one.
 Names are compared without regard to upper and lower case. A class of the data that the file doesn't name is an error,
 since leaving it out silently would make those nuclei look as if nobody knew them.
 """
@@ -93,6 +94,8 @@ class ClassMap:
                     raise NucSegError(
                         f"Class map '{path}' names '{member}' twice; give it to one class only."
                     )
+        for target, _, number in numbered:  # data that were prepared by this map have its classes
+            table.setdefault(_key(target), number)
         return cls(tuple(groups), table)
 
     def numbers(self, names: Iterable[str], form: str = "") -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ import difflib
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,36 +121,88 @@ def _given_sides(
     """Return the images of the splits that the settings name for training and validation."""
     if not config.labelled and not any((folder / s / "images").is_dir() for s in config.train):
         return [Listed("", f, index.get(("", f.name), {}), f.name) for f in list_files(folder, False)], []
-    folders = sorted(p.name for p in folder.iterdir() if (p / "images").is_dir())
-    table = {row["name"]: row for row in read_table(folder / config.splits)} if config.splits else None
-    if table == {}:
-        raise NucSegError(
-            f"'{folder / str(config.splits)}' names no image; see data.sets.{folder.name}.splits."
-        )
-    # a fold is asked for by its published name, unless a folder has that name: what prepare moved stays moved
-    folds = {key: row.get("published") or "" for key, row in index.items()}
-    folds = {key: fold for key, fold in folds.items() if fold not in folders}
-    names = {row.get("split") or "" for row in table.values()} if table else {*folders, *folds.values()}
-    _check_splits(folder, config, names - {""})
-    wanted = {*config.train, *config.validation}
+    wanted = frozenset((*config.train, *config.validation))
+    labels = _Labels.of(folder, config, index)
+    _check_splits(folder, config, labels.known)
     sides: dict[str, list[Listed]] = {name: [] for name in wanted}
-    for split in folders:
-        inner = {fold for (s, _), fold in folds.items() if s in (split, "")}
-        if table is None and not wanted & {split, *inner}:
-            continue
-        for files in list_files(folder / split, config.labelled):
-            row = {**index.get(("", files.name), {}), **index.get((split, files.name), {})}
-            if table is not None:
-                row |= {k: v for k, v in table.get(files.name, {}).items() if k and v}
-                label = row.get("split", "") if files.name in table else ""
-            else:
-                fold = folds.get((split, files.name), folds.get(("", files.name), ""))
-                label = split if split in wanted else fold
+    for split in labels.folders:
+        for files in list_files(folder / split, config.labelled) if labels.may_hold(split, wanted) else ():
+            label, row = labels.look_up(split, files.name, wanted)
             if label in wanted:
                 sides[label].append(Listed(split, files, row, _patient(files.name, row, config.patient)))
+    if labels.table is not None:
+        _check_unique(folder / str(config.splits), sides)
     return [i for name in config.train for i in sides[name]], [
         i for name in config.validation for i in sides[name]
     ]
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """To which split images belong.
+
+    Attributes
+    ----------
+    folders : tuple of str
+        Of the set.
+    index : mapping
+        Rows of ``index.csv`` by split and name.
+    folds : mapping
+        Published folds by split and name. A fold that is called like a folder is none: what was moved out of a
+        published "train" stays out.
+    table : mapping or None
+        Rows by name, which stand in for the folders.
+    """
+
+    folders: tuple[str, ...]
+    index: Mapping[tuple[str, str], dict[str, str]]
+    folds: Mapping[tuple[str, str], str]
+    table: Mapping[str, dict[str, str]] | None
+
+    @classmethod
+    def of(cls, folder: Path, config: SetConfig, index: Mapping[tuple[str, str], dict[str, str]]) -> _Labels:
+        folders = tuple(sorted(p.name for p in folder.iterdir() if (p / "images").is_dir()))
+        folds = {key: row.get("published") or "" for key, row in index.items()}
+        folds = {key: fold for key, fold in folds.items() if fold not in folders}
+        if config.splits is None:
+            return cls(folders, index, folds, None)
+        table = {row["name"]: row for row in read_table(folder / config.splits)}
+        if not table:
+            raise NucSegError(
+                f"'{folder / config.splits}' names no image; see data.sets.{folder.name}.splits."
+            )
+        return cls(folders, index, folds, table)
+
+    @property
+    def known(self) -> set[str]:
+        if self.table is not None:
+            return {row.get("split") or "" for row in self.table.values()} - {""}
+        return {*self.folders, *self.folds.values()} - {""}
+
+    def may_hold(self, split: str, wanted: Set[str]) -> bool:
+        """Whether a folder may hold images of splits; where not, it need not even be in order."""
+        folds = {fold for (s, _), fold in self.folds.items() if s in (split, "")}
+        return self.table is not None or bool(wanted & {split, *folds})
+
+    def look_up(self, split: str, name: str, wanted: Set[str]) -> tuple[str, dict[str, str]]:
+        """Return the split of an image, and what the tables say of it."""
+        row = {**self.index.get(("", name), {}), **self.index.get((split, name), {})}
+        if self.table is None:
+            fold = self.folds.get((split, name), self.folds.get(("", name), ""))
+            return (split if split in wanted else fold), row
+        own = {k: v for k, v in self.table.get(name, {}).items() if k and v}
+        return own.get("split", ""), row | own
+
+
+def _check_unique(table: Path, sides: Mapping[str, Sequence[Listed]]) -> None:
+    seen: dict[str, str] = {}
+    for item in (i for items in sides.values() for i in items):
+        if item.name in seen:
+            raise NucSegError(
+                f"'{table}' names '{item.name}', which is both in {seen[item.name]} and in {item.split}; "
+                "give every image its own name."
+            )
+        seen[item.name] = item.split
 
 
 def _check_splits(folder: Path, config: SetConfig, known: set[str]) -> None:

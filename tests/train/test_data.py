@@ -1,3 +1,8 @@
+import csv
+import json
+import pickle
+import shutil
+
 import numpy as np
 import pytest
 
@@ -6,7 +11,7 @@ from napari_nucseg.core.targets import IGNORE
 from napari_nucseg.errors import NucSegError
 from train.augment import AugmentConfig, random_affine, warp
 from train.crops import CropConfig, Crops, loader
-from train.data import SetConfig, load_split, nucleus_classes
+from train.data import DataConfig, SetConfig, load_data, load_image, load_split, nucleus_classes
 
 CLASSES = ("neoplastic", "inflammatory", "connective", "epithelial", "other")
 
@@ -67,9 +72,6 @@ def test_image_and_labels_are_warped_alike():
 
 
 def test_unknown_resolution_is_refused_unless_given(dataset, tmp_path):
-    import json
-    import shutil
-
     shutil.copytree(dataset / "toy", tmp_path / "toy")
     meta = json.loads((tmp_path / "toy" / "dataset.json").read_text())
     (tmp_path / "toy" / "dataset.json").write_text(json.dumps({**meta, "mpp": None}))
@@ -89,3 +91,156 @@ def test_nucleus_classes_takes_the_commonest_known_class():
     points, classes = nucleus_classes(labels, types)
     assert points.tolist() == [[5.5, 5.5], [0.5, 1.5]]  # by ascending id
     assert classes.tolist() == [0, 2]
+
+
+def test_pixels_come_when_asked_and_are_those_of_the_files(dataset):
+    """In training, validation and one by one; and a crop does not depend on what memory there is."""
+    sets = {"toy": SetConfig(held_out=("im_2",))}
+    train, held = load_data(DataConfig(dataset, CLASSES, sets=sets))
+    for image in (*train, *held):
+        whole = load_image(dataset / "toy", "train", image.name, sets["toy"], CLASSES)
+        for name in ("image", "labels", "types", "nuclei"):
+            assert np.array_equal(getattr(image, name), getattr(whole, name))
+        assert (image.mpp, image.shape, image.labels.dtype) == (whole.mpp, whole.shape, whole.labels.dtype)
+    plenty, none = (
+        Crops(
+            load_data(DataConfig(dataset, CLASSES, cache_gb=gb, sets=sets))[0],
+            sets, MapLayout(), CropConfig(size=64), AugmentConfig(), 1,
+        )
+        for gb in (1.0, 0.0)
+    )  # fmt: skip
+    again = pickle.loads(pickle.dumps(plenty))
+    for k in range(6):
+        assert all((plenty[k][name] == none[k][name]).all() for name in plenty[k])
+        assert (again[k]["image"] == plenty[k]["image"]).all()
+
+
+@pytest.fixture
+def folds(dataset, tmp_path):
+    """The toy set as prepare writes one: two folders, folds as published, patients and a table of splits."""
+    folder = tmp_path / "sets" / "toy"
+    shutil.copytree(dataset / "toy", folder)
+    for kind in ("images", "instances", "types"):
+        (folder / "val" / kind).mkdir(parents=True)
+        (folder / "train" / kind / "im_3.png").rename(folder / "val" / kind / "im_3.png")
+        for k in range(4):
+            (folder / "test" / kind / f"im_{k}.png").rename(folder / "test" / kind / f"im_{k + 4}.png")
+    rows = [
+        ("train", "im_0", "0.5", "P1", "fold1"),
+        ("train", "im_1", "0.25", "P1", "train"),
+        ("train", "im_2", "0.25", "P2", "fold2"),
+        ("val", "im_3", "0.25", "P3", "train"),
+        ("test", "im_4", "0.125", "P9", "train"),
+    ]
+    with (folder / "index.csv").open("w", newline="") as handle:
+        csv.writer(handle).writerows([("split", "name", "mpp", "group", "published"), *rows])
+    table = [("name", "split", "patient"), ("im_0", "b", "P1"), ("im_1", "a", "P4"), ("im_3", "a", "P3")]
+    with (folder / "mine.csv").open("w", newline="") as handle:
+        csv.writer(handle).writerows(table)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("settings", "train", "held"),
+    [
+        ({}, "012", "3"),  # a published "train" in val or test does not come back to the training
+        ({"validation": ()}, "012", ""),
+        ({"train": ("fold2",), "validation": ("fold1",)}, "2", "0"),
+        ({"train": ("fold1", "val"), "validation": ("fold2",)}, "03", "2"),
+        ({"held_out": ("P1",)}, "2", "013"),
+        ({"held_out": ("im_1", "P2")}, "0", "123"),
+        ({"splits": "mine.csv", "train": ("a",), "validation": ("b",)}, "13", "0"),
+        ({"splits": "mine.csv", "train": ("a",), "held_out": ("P4",)}, "3", "1"),
+        ({"patient": "_([0-2])$", "held_out": ("2",)}, "01", "23"),
+    ],
+)
+def test_sides_by_folder_fold_table_name_and_patient(folds, settings, train, held):
+    def names(held_out):
+        try:
+            found = load_split(folds.parent, {"toy": SetConfig(**settings)}, CLASSES, held_out)
+        except NucSegError:
+            return ""
+        return "".join(sorted(im.name.removeprefix("im_") for im in found))
+
+    assert (names(False), names(True)) == (train, held)
+
+
+def test_a_share_is_held_out_by_whole_patients(folds):
+    sets = {"toy": SetConfig(validation=(), val_fraction=0.4)}
+    train, held = load_data(DataConfig(folds.parent, CLASSES, sets=sets))
+    sides = {im.name: side for side, images in enumerate((train, held)) for im in images}
+    assert sides.keys() == {"im_0", "im_1", "im_2"}
+    assert sides["im_0"] == sides["im_1"] != sides["im_2"]
+    assert {im.name: im.mpp for im in (*train, *held)} == {"im_0": 0.5, "im_1": 0.25, "im_2": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"train": ("fold3",)}, "did you mean 'fold"),
+        ({"validation": ("vla",)}, "did you mean 'val'"),
+        ({"train": ("train", "val")}, "in train and validation"),
+        ({"splits": "other.csv"}, "names no image"),
+        ({"patient": "("}, "regular expression"),
+        ({"held_out": ("im",)}, "No training image"),
+        ({"validation": ()}, "No validation image"),
+    ],
+)
+def test_impossible_divisions_are_told(folds, settings, said):
+    with pytest.raises(NucSegError, match=said):
+        load_data(DataConfig(folds.parent, CLASSES, sets={"toy": SetConfig(**settings)}))
+    with pytest.raises(NucSegError, match="did you mean 'toy'"):
+        load_data(DataConfig(folds.parent, CLASSES, sets={"tyo": SetConfig()}))
+
+
+def test_a_table_of_splits_needs_names_that_are_unique(folds):
+    for kind in ("images", "instances", "types"):
+        (folds / "test" / kind / "im_4.png").rename(folds / "test" / kind / "im_0.png")
+    with pytest.raises(NucSegError, match="both in test and in train"):
+        load_split(folds.parent, {"toy": SetConfig(splits="mine.csv", train=("b",))}, CLASSES, False)
+
+
+def test_patients_on_both_sides_are_told(folds, caplog):
+    load_data(DataConfig(folds.parent, CLASSES, sets={"toy": SetConfig(held_out=("im_0",))}))
+    assert "'P1'" in caplog.text
+    caplog.clear()
+    load_data(DataConfig(folds.parent, CLASSES, sets={"toy": SetConfig(held_out=("P1",))}))
+    assert not caplog.text
+
+
+def test_a_class_map_gives_the_classes_of_all_sets(dataset, tmp_path):
+    path = tmp_path / "classes.toml"
+    path.write_text(
+        'ignore = ["toy:connective"]\n[classes]\ntumour = ["neoplastic", "epithelial"]\n'
+        'rest = ["Inflammatory", "connective", "other"]\n'
+    )
+    sets = {"toy": SetConfig(held_out=("im_3",))}
+    config = DataConfig(dataset, class_map=path, sets=sets).resolved()
+    assert config.classes == ("tumour", "rest")
+    (image, *_), _ = load_data(config)
+    plain = load_image(dataset / "toy", "train", image.name, SetConfig(), CLASSES).types
+    for ours, theirs in ((0, 0), (1, 1), (2, 2), (IGNORE, 3), (1, 4), (2, 5)):
+        assert (image.types[plain == theirs] == ours).all()
+    assert set(image.nuclei[:, 2]) <= {0, 1, 2}
+    with pytest.raises(NucSegError, match=r"data\.classes"):
+        load_data(DataConfig(dataset, class_map=path, sets=sets))
+    path.write_text('[classes]\ntumour = ["neoplastik"]\nneoplastic = []\ninflammatory = ["epithelial"]\n')
+    with pytest.raises(NucSegError, match="connective"):
+        load_data(DataConfig(dataset, class_map=path, sets=sets).resolved())
+
+
+def test_the_student_trains_on_what_it_always_did(shared):
+    """The sets and validation images of its configuration: whatever is added must not change them."""
+    from pathlib import Path
+
+    from train.config import load_config
+    from train.fit import FitConfig
+    from train.listing import list_set
+
+    config = load_config(FitConfig, Path(__file__).parents[2] / "train" / "configs" / "student.toml").data
+    sides = {key: list_set(shared / "data" / key, value) for key, value in config.sets.items()}
+    counts = {key: tuple(len(side) for side in both) for key, both in sides.items()}
+    assert counts == {
+        "monuseg": (26, 4), "consep": (23, 4), "gbm40": (40, 0), "tcga_glioma": (28, 0), "cpm16": (32, 0),
+        "dsb2018_color": (107, 0),
+    }  # fmt: skip
