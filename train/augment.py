@@ -75,7 +75,18 @@ def random_affine(
 
 
 def warp(source: NDArray, matrix: NDArray[np.float64], size: int, nearest: bool) -> NDArray:
-    """Sample a (size, size) crop; beyond the border the image is mirrored."""
+    """Sample a (size, size) crop; beyond the border the image is mirrored.
+
+    Where the crop is much coarser than the source, a pixel is the mean over what it covers, unless `nearest`.
+    """
+    step = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+    times = 1 if nearest else max(1, round(step))
+    if times > 1:
+        linear = matrix[:, :2] / times
+        # the middle of a coarse pixel is the middle of its fine ones
+        shift = matrix[:, 2:] - linear @ np.full((2, 1), (times - 1) / 2)
+        fine = warp(source, np.hstack([linear, shift]), size * times, nearest)
+        return cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA)
     flags = (cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(source, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
 

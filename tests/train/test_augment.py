@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.augment import AugmentConfig, _colour, _jpeg, augment_colour
+from train.augment import AugmentConfig, _colour, _jpeg, augment_colour, warp
 
 NOTHING = {"p_stain": 0.0, "p_colour": 0.0, "p_blur": 0.0, "p_noise": 0.0, "p_jpeg": 0.0, "p_coarse": 0.0}
 
@@ -37,3 +37,17 @@ def test_noise_and_colour_leave_the_mean_where_it_is():
 def test_nothing_asked_nothing_done(synthetic):
     crop = synthetic.image[:64, :64]
     assert np.array_equal(augment_colour(crop, np.random.default_rng(1), AugmentConfig(**NOTHING)), crop)
+
+
+def test_a_coarse_crop_is_the_mean_of_what_it_covers():
+    """Stripes one pixel wide become grey at half the resolution, instead of one of the two colours."""
+    stripes = np.zeros((80, 80, 3), np.uint8)
+    stripes[:, ::2] = 200
+    half = np.array(
+        [[2.0, 0.0, 8.5], [0.0, 2.0, 8.5]]
+    )  # the middle of pixel (0, 0) lies amid (8, 8) .. (9, 9)
+    assert (warp(stripes, half, 16, nearest=False) == 100).all()
+    rng = np.random.default_rng(3)
+    source = rng.integers(0, 256, (80, 80, 3), np.uint8)
+    blocks = source[8:40, 8:40].reshape(16, 2, 16, 2, 3).mean((1, 3))
+    assert np.abs(warp(source, half, 16, nearest=False) - blocks).max() <= 1
