@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_nucseg.core import _target_kernels as kernels
 from napari_nucseg.core.maps import BACKGROUND, BAND, INSIDE, MapLayout
 from napari_nucseg.core.targets import IGNORE, centre_points, distance_maps, make_targets, split_parts
 from napari_nucseg.errors import NucSegError
@@ -89,3 +90,16 @@ def test_types_are_kept_and_checked():
     assert (make_targets(labels, types, MapLayout()).type == types).all()
     with pytest.raises(NucSegError, match="do not fit"):
         make_targets(labels, types[:8], MapLayout())
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 3), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_the_band_is_what_lies_near_another_label(height, width, radius, seed):
+    labels = np.random.default_rng(seed).integers(0, 3, (height, width)).astype(np.int32)
+    out = np.full(labels.shape, 9, np.uint8)
+    kernels.boundary(labels, radius, out)
+    rows, columns = np.mgrid[:height, :width]
+    for y, x in np.ndindex(labels.shape):
+        near = (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
+        wanted = BAND if (labels[near] != labels[y, x]).any() else INSIDE if labels[y, x] else BACKGROUND
+        assert out[y, x] == wanted

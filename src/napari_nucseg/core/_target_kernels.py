@@ -105,19 +105,18 @@ def boundary(labels, radius, out):
     """Band = pixels within `radius` (Euclidean) of a pixel of another label, one of the two in a nucleus."""
     height, width = labels.shape
     for y in range(height):
+        row = out[y]
+        row[:] = 0
+        for dy in range(-radius, radius + 1):
+            if not 0 <= y + dy < height:
+                continue
+            other = labels[y + dy]
+            for dx in range(-radius, radius + 1):
+                if dy * dy + dx * dx <= radius * radius and (dy != 0 or dx != 0):
+                    # slices of equal length without branches: the compiler compares many pixels at once
+                    first, last = max(0, -dx), max(0, min(width, width - dx))
+                    here, there, found = labels[y, first:last], other[first + dx : last + dx], row[first:last]
+                    for x in range(last - first):
+                        found[x] |= np.uint8(here[x] != there[x])
         for x in range(width):
-            own = labels[y, x]
-            found = False
-            for dy in range(-radius, radius + 1):
-                for dx in range(-radius, radius + 1):
-                    ny, nx = y + dy, x + dx
-                    if dy * dy + dx * dx <= radius * radius and 0 <= ny < height and 0 <= nx < width:
-                        if labels[ny, nx] != own:
-                            found = True
-                            break
-                if found:
-                    break
-            if found:
-                out[y, x] = BAND
-            elif own != 0:
-                out[y, x] = INSIDE
+            row[x] = BAND if row[x] else (INSIDE if labels[y, x] else 0)

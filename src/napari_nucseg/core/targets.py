@@ -96,10 +96,19 @@ def distance_maps(
     if crop is not None:
         y0, x0 = ((s - c) // 2 for s, c in zip(labels.shape, crop, strict=True))
         inside = np.bincount(parts[y0 : y0 + crop[0], x0 : x0 + crop[1]].ravel(), minlength=n + 1)
-    keep = inside >= min_area
+    return _distances(parts, moments, inside >= min_area, angles)
+
+
+def _distances(
+    parts: NDArray[np.int32],
+    moments: NDArray[np.float64],
+    keep: NDArray[np.bool_],
+    angles: tuple[int, ...],
+) -> NDArray[np.float32]:
+    """Return the distance maps of numbered parts; those not to keep stay 0."""
     area = np.maximum(moments[:, 0], 1)
     origin = np.floor(moments[:, 1:] / area[:, None] + 0.5) - 1
-    out = np.zeros((len(angles), *labels.shape), np.float32)
+    out = np.zeros((len(angles), *parts.shape), np.float32)
     for k, angle in enumerate(angles):
         cosine, sine = round(math.cos(math.radians(angle)), 12), round(math.sin(math.radians(angle)), 12)
         kernels.distance(parts, origin, keep, cosine, sine, out[k])
@@ -142,7 +151,7 @@ def make_targets(
     kernels.boundary(parts, BAND_RADIUS, boundary)
     return Targets(
         foreground=(parts > 0).astype(np.uint8),
-        distance=distance_maps(parts, layout.angles, min_area=0),
+        distance=_distances(parts, moments, np.ones(n + 1, np.bool_), layout.angles),
         centre=centre,
         boundary=boundary,
         type=np.full(labels.shape, IGNORE, np.uint8) if types is None else types.astype(np.uint8),
