@@ -32,19 +32,19 @@ class Sample:
     image : uint8 (size, size, 3)
     labels : integers (size, size)
     types : uint8 (size, size), or None where the image has no classes
-    labelled : bool
-        False where the labels are not known (and all 0).
+    labelled : bool, optional
+        False where the labels are not known (and all 0); None if they are known of every image there is.
     """
 
     image: NDArray[np.uint8]
     labels: NDArray[np.integer]
     types: NDArray[np.uint8] | None
-    labelled: bool
+    labelled: bool | None
 
     def item(self, layout: MapLayout) -> Batch:
-        """Return the image, its targets, and `labelled` as tensors."""
+        """Return the image, its targets, and `labelled` where there is doubt, as tensors."""
         targets = to_batch_item(self.image, self.labels, self.types, layout)
-        return {**targets, "labelled": torch.tensor(self.labelled)}
+        return targets if self.labelled is None else {**targets, "labelled": torch.tensor(self.labelled)}
 
     def turned(self, orientation: Orientation) -> Sample:
         """Return the crop in another orientation."""
@@ -66,6 +66,7 @@ class Crops(Dataset[Batch]):
         seed: int,
     ) -> None:
         self.images, self.layout, self.crop, self.augment, self.seed = images, layout, crop, augment, seed
+        self.mixed = not all(image.labelled for image in images)
         self.aims = Aims(images, {key: value.weight for key, value in sets.items()}, crop)
 
     def sample(self, index: int) -> Sample:
@@ -79,7 +80,7 @@ class Crops(Dataset[Batch]):
         image = augment_colour(warp(pixels.image, matrix, size, nearest=False), rng, self.augment)
         labels = warp(pixels.labels, matrix, size, nearest=True).astype(np.int32)
         types = None if pixels.types is None else warp(pixels.types, matrix, size, nearest=True)
-        return Sample(image, labels, types, source.labelled)
+        return Sample(image, labels, types, source.labelled if self.mixed else None)
 
     def __getitem__(self, index: int) -> Batch:
         return self.sample(index).item(self.layout)

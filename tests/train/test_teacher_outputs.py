@@ -13,7 +13,7 @@ from napari_nucseg.errors import NucSegError
 from napari_nucseg.models.student import Student, StudentConfig
 from train.augment import AugmentConfig
 from train.crops import CropConfig, Crops, to_batch_item
-from train.data import SetConfig, load_split
+from train.data import AnnotatedImage, SetConfig, load_split
 from train.losses import directional_derivative
 from train.orient import ALL
 from train.pool import PooledCrops
@@ -216,6 +216,11 @@ def test_images_without_labels_are_read_and_marked(tmp_path):
     assert (only.labelled, only.mpp, only.types, only.labels.max()) == (False, 0.5, None, 0)
     item = Crops([only], sets, LAYOUT, CropConfig(size=16), AugmentConfig(), 0)[0]
     assert item["labelled"].item() is False
+    blank = np.zeros((40, 50), np.int32)
+    known = AnnotatedImage("bare", "b", only.image, blank, None, 0.5, np.zeros((0, 3), np.int64))
+    crops = Crops([only, known], sets, LAYOUT, CropConfig(size=16), AugmentConfig(), 0)
+    assert {crops[k]["labelled"].item() for k in range(12)} == {True, False}
+    assert "labelled" not in Crops([known], sets, LAYOUT, CropConfig(size=16), AugmentConfig(), 0)[0]
     (folder / "dataset.json").write_text("{}")
     with pytest.raises(NucSegError, match="Resolution"):
         load_split(tmp_path, sets, (), held_out=False)
