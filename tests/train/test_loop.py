@@ -18,12 +18,14 @@ from train.best import Best
 from train.fit import main
 from train.loop import LoopConfig
 from train.optim import learning_rate, update_ema
+from train.runlog import RunLog
 from train.step import Stopwatch
 
 ROOT = Path(__file__).resolve().parents[2]
 OVERRIDES = [
     "crop.size=32", "model.widths=[4,4,4,4]", "model.blocks=[1,1,1,1]", "loop.batch_size=2", "loop.warmup=2",
-    "loop.workers=0", "loop.log_every=1", "loop.checkpoint_every=3", "loop.validate_every=3", "device=cpu",
+    "loop.workers=0", "loop.validation_crops=2", "loop.log_every=1",
+    "loop.checkpoint_every=3", "loop.validate_every=3", "device=cpu",
 ]  # fmt: skip
 CONFIG = """
 [data]
@@ -38,6 +40,12 @@ def config(dataset, tmp_path):
     path = tmp_path / "toy.toml"
     path.write_text(CONFIG.format(root=dataset))
     return path
+
+
+@pytest.fixture(autouse=True)
+def quick_curves(monkeypatch):
+    """Drawing takes longer than all the rest; test_runlog does it."""
+    monkeypatch.setattr(RunLog, "curves", lambda self: (self.folder / "curves.png").write_text("drawn"))
 
 
 @pytest.fixture
