@@ -14,7 +14,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 from tqdm import tqdm
@@ -27,9 +26,10 @@ from train.evaluate import evaluate
 from train.flags import run_flags
 from train.intervals import Difference, paired_bootstrap
 from train.loaded import Loaded, load_model
-from train.scores import ImageScore, Scheme, figures
+from train.scores import ImageScore, Scheme
 from train.selection import Wanted, schemes_for, select, training_data
 from train.speed import Pace, machine, race
+from train.tally import Tally
 from train.truth import Selection
 
 
@@ -48,10 +48,8 @@ def accuracy(config: CompressConfig, before: Loaded, after: Loaded) -> dict[str,
         except NucSegError:
             continue  # this set holds nothing out
         schemes = schemes_for(chosen, before.card.classes)
-        one, two = (_scores(m, chosen, schemes) for m in (before, after))
-        found[chosen.what] = paired_bootstrap(
-            one, two, partial(figures, schemes=schemes), config.draws, config.seed
-        )
+        one, two = (Tally(_scores(m, chosen, schemes), schemes) for m in (before, after))
+        found[chosen.what] = paired_bootstrap(len(one), one.figures, two.figures, config.draws, config.seed)
     if not found:
         raise NucSegError(
             f"'{config.training}' holds no image out of the training; see data.sets.NAME.held_out."

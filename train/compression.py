@@ -35,7 +35,7 @@ class CompressConfig:
     method : str
         "int8" or "prune".
     training : Path
-        Configuration that the model was trained with (of train.fit): its data, crops and losses.
+        Configuration of train.fit that the model was trained with, or the folder of its run: data, crops and losses.
     out : Path
         Folder to write; a pruned model goes by its name.
     model : str
@@ -96,9 +96,11 @@ def fit_config(config: CompressConfig, model: Model) -> FitConfig:
     """
     from train.config import load_config
     from train.fit import FitConfig, ModelConfig
+    from train.runs import RunConfig, load_run
 
-    card = model.card
-    training = load_config(FitConfig, config.training)
+    card, path = model.card, config.training
+    training: RunConfig = load_run(path)[0] if path.is_dir() else load_config(FitConfig, path, (), "fit")
+    training = dataclasses.replace(training, data=training.data.resolved())
     if training.data.classes != card.classes:
         raise NucSegError(
             f"'{config.training}' trains the classes {', '.join(training.data.classes)}, but {model} has "
@@ -106,13 +108,16 @@ def fit_config(config: CompressConfig, model: Model) -> FitConfig:
         )
     shape = {k: tuple(card.network[k]) for k in ("widths", "blocks", "decoder_blocks")}
     network = ModelConfig(**shape, angles=card.layout.angles, mean=card.mean, std=card.std)
-    return dataclasses.replace(
-        training,
+    return FitConfig(
         run=config.out / "finetune",
         device=config.device,
-        model=network,
+        threads=training.threads,
+        data=training.data,
         crop=dataclasses.replace(training.crop, mpp=card.mpp),
+        augment=training.augment,
+        loss=training.loss,
         loop=config.loop,
+        model=network,
     )
 
 

@@ -25,16 +25,9 @@ from napari_nucseg.io.slide import Mpp
 from train import loaded, report
 from train.flags import run_flags
 from train.intervals import INTERVAL, bootstrap, paired_bootstrap
-from train.scores import (
-    Figure,
-    ImageScore,
-    Scheme,
-    by_organ,
-    figures,
-    organ_means,
-    score_image,
-)
+from train.scores import Figure, ImageScore, Scheme, score_image
 from train.selection import Wanted, schemes_for, select
+from train.tally import Tally
 from train.truth import Selection
 
 if TYPE_CHECKING:
@@ -45,6 +38,9 @@ __all__ = ["EvaluateConfig", "Selection", "Wanted", "evaluate", "schemes_for", "
 
 Segment = Callable[["NDArray[np.uint8]", Mpp], "tuple[NDArray[np.uint32], pd.DataFrame]"]
 """From an (H, W, 3) image and its resolution to labels (H, W) and the table of nuclei."""
+
+FEW = 10
+"""Below so many images a bootstrap knows too little of their spread."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +129,10 @@ class Scored:
     seconds: float
 
     @property
-    def organs(self) -> list[str] | None:
-        """The organ of every image; None unless all are known."""
-        found = [s.organ for s in self.scores]
-        return [o for o in found if o] if all(found) else None
+    def strata(self) -> list[str] | None:
+        """The organ of every image; None unless all are known and there are several."""
+        found = [s.organ for s in self.scores if s.organ]
+        return found if len(found) == len(self.scores) and len(set(found)) > 1 else None
 
 
 def score_model(config: EvaluateConfig, chosen: Selection, what: str) -> Scored:
@@ -152,11 +148,10 @@ def score_model(config: EvaluateConfig, chosen: Selection, what: str) -> Scored:
 
 def summarise(config: EvaluateConfig, scored: Scored) -> list[Figure]:
     """Return all figures of a set with intervals: over images first, then means over organs where they are known."""
-    scores, schemes = scored.scores, scored.schemes
-    found = bootstrap(scores, lambda some: figures(some, schemes), config.draws, config.seed)
-    if scored.organs is not None and len(set(scored.organs)) > 1:
-        means = lambda some: organ_means(some, schemes)  # noqa: E731
-        found += bootstrap(scores, means, config.draws, config.seed, scored.organs)
+    tally, n = Tally(scored.scores, scored.schemes), len(scored.scores)
+    found = bootstrap(n, tally.figures, config.draws, config.seed)
+    if scored.strata is not None:
+        found += bootstrap(n, tally.organ_means, config.draws, config.seed, scored.strata)
     return found
 
 
@@ -168,12 +163,14 @@ def describe_result(config: EvaluateConfig, chosen: Selection, scored: Scored) -
         f"{scored.model} on {scored.model.runtime.name}, {chosen.what}: {len(scored.scores)} images, "
         f"{nuclei:,} nuclei, {scored.seconds:.0f} s"
     )
+    if len(scored.scores) < FEW and config.draws:
+        print(f"Intervals from fewer than {FEW} images are rough, and mostly too narrow.")
     if chosen.has_types and not scored.schemes:
         print(
             "Classes are not scored: those of the images have no names (classes=[...]) or none the model knows."
         )
     print(f"\n{report.table(found)}\n\n{report.readme_rows(found, chosen.what, len(scored.scores))}\n")
-    organs = by_organ(scored.scores, scored.schemes)
+    organs = Tally(scored.scores, scored.schemes).by_organ()
     if organs:
         counts = {o: sum(s.organ == o for s in scored.scores) for o in organs}
         print(f"{report.organ_table(organs, counts)}\n")
@@ -192,14 +189,11 @@ def compare(config: EvaluateConfig, one: Scored, two: Scored) -> dict[str, Any]:
     if len(shared) < max(len(one.schemes), len(two.schemes)):
         print("The models have different classes; only figures in the same classes are compared.")
 
-    strata = one.organs if one.organs is not None and len(set(one.organs)) > 1 else None
-    found = paired_bootstrap(
-        one.scores, two.scores, lambda some: figures(some, shared), config.draws, config.seed
-    )
-    if strata is not None:
-        found += paired_bootstrap(
-            one.scores, two.scores, lambda some: organ_means(some, shared), config.draws, config.seed, strata
-        )
+    a, b = Tally(one.scores, shared), Tally(two.scores, shared)
+    draw = config.draws, config.seed
+    found = paired_bootstrap(len(a), a.figures, b.figures, *draw)
+    if one.strata is not None:
+        found += paired_bootstrap(len(a), a.organ_means, b.organ_means, *draw, one.strata)
     names = f"1: {one.model}", f"2: {two.model}"
     print(f"{names[1]} minus {names[0]}, the same {len(one.scores)} images; * = the interval leaves out 0\n")
     print(f"{report.difference_table(found, *names)}\n")

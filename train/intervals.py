@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
-from napari_nucseg.errors import NucSegError
-from train.scores import Figure
+from train.tally import Figure
 
-S = TypeVar("S")
+Summary = Callable[[Sequence[int]], list[Figure]]
+"""Makes the figures of the images at some positions, always the same ones in the same order."""
 
 INTERVAL = 0.95
 
@@ -68,8 +67,8 @@ def _too_few(n: int, strata: Sequence[str] | None) -> bool:
 
 
 def bootstrap(
-    scores: Sequence[S],
-    summarise: Callable[[Sequence[S]], list[Figure]],
+    n: int,
+    summarise: Summary,
     draws: int = 1000,
     seed: int = 0,
     strata: Sequence[str] | None = None,
@@ -78,10 +77,10 @@ def bootstrap(
 
     Parameters
     ----------
-    scores
-        One record an image.
+    n
+        Number of images.
     summarise
-        Makes the figures of any number of records, always the same ones in the same order.
+        Such as `train.tally.Tally.figures`.
     draws, seed
         Number of sets drawn, and the seed of the draws.
     strata
@@ -92,15 +91,10 @@ def bootstrap(
     list of Figure
         NaN as interval for fewer than two images (in any stratum).
     """
-    whole = summarise(scores)
-    if _too_few(len(scores), strata) or draws < 1:
+    whole = summarise(range(n))
+    if _too_few(n, strata) or draws < 1:
         return whole
-    drawn = np.array(
-        [
-            [f.value for f in summarise([scores[i] for i in chosen])]
-            for chosen in _draws(len(scores), draws, seed, strata)
-        ]
-    )
+    drawn = np.array([[f.value for f in summarise(chosen)] for chosen in _draws(n, draws, seed, strata)])
     return [
         Figure(figure.name, figure.averaging, figure.value, *_interval(values))
         for figure, values in zip(whole, drawn.T, strict=True)
@@ -108,9 +102,9 @@ def bootstrap(
 
 
 def paired_bootstrap(
-    first: Sequence[S],
-    second: Sequence[S],
-    summarise: Callable[[Sequence[S]], list[Figure]],
+    n: int,
+    first: Summary,
+    second: Summary,
     draws: int = 1000,
     seed: int = 0,
     strata: Sequence[str] | None = None,
@@ -122,31 +116,24 @@ def paired_bootstrap(
 
     Parameters
     ----------
+    n
+        Number of images.
     first, second
-        Records of the same images in the same order.
-    summarise, draws, seed, strata
+        Make the same figures of the two models, of the images at some positions.
+    draws, seed, strata
         As in `bootstrap`.
 
     Returns
     -------
     list of Difference
-
-    Raises
-    ------
-    NucSegError
-        The two are not of the same length.
     """
-    if len(first) != len(second):
-        raise NucSegError(
-            f"{len(first)} images are compared with {len(second)}; score both models on the same ones."
-        )
 
-    def differences(pairs: Sequence[tuple[S, S]]) -> list[Figure]:
-        ones, twos = summarise([a for a, _ in pairs]), summarise([b for _, b in pairs])
-        return [Figure(a.name, a.averaging, b.value - a.value) for a, b in zip(ones, twos, strict=True)]
+    def differences(chosen: Sequence[int]) -> list[Figure]:
+        pairs = zip(first(chosen), second(chosen), strict=True)
+        return [Figure(a.name, a.averaging, b.value - a.value) for a, b in pairs]
 
-    found = bootstrap(list(zip(first, second, strict=True)), differences, draws, seed, strata)
+    found = bootstrap(n, differences, draws, seed, strata)
     return [
         Difference(a.name, a.averaging, a.value, b.value, d.value, d.low, d.high)
-        for a, b, d in zip(summarise(first), summarise(second), found, strict=True)
+        for a, b, d in zip(first(range(n)), second(range(n)), found, strict=True)
     ]

@@ -13,23 +13,33 @@ from napari_nucseg.core.metrics import (
     MulticlassPQ,
     aji,
     aji_plus,
-    average_pq,
     detection_f1,
     dice,
-    mpq_plus,
     multiclass_pq,
 )
 from train.data import nucleus_classes
+from train.tally import PER_IMAGE, PER_ORGAN, POOLED, Figure, Tally
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+__all__ = [
+    "PAIRING_UM",
+    "PER_IMAGE",
+    "PER_ORGAN",
+    "POOLED",
+    "Annotated",
+    "Figure",
+    "ImageScore",
+    "Scheme",
+    "TypedScore",
+    "figures",
+    "score_image",
+]
+
 PAIRING_UM = 3.0
 """Centroids are paired within this distance: 12 px at 0.25 um, 6 px at 0.5 um."""
-
-PER_IMAGE, POOLED, PER_ORGAN = "mean over images", "pooled over images", "mean over organs"
-"""The ways in which a figure of a set is averaged; they differ by more than a point, so each figure says its own."""
 
 
 class Annotated(Protocol):
@@ -141,17 +151,6 @@ class ImageScore:
         return row
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One figure of a set: its value, how it is averaged, and its 95 % interval."""
-
-    name: str
-    averaging: str
-    value: float
-    low: float = float("nan")
-    high: float = float("nan")
-
-
 def score_image(
     items: Mapping[str, Annotated],
     labels: NDArray[np.integer],
@@ -223,61 +222,5 @@ def _score_types(
 
 
 def figures(scores: Sequence[ImageScore], schemes: Sequence[Scheme]) -> list[Figure]:
-    """Sum a set up, without intervals.
-
-    Images without a true nucleus are left out of bPQ, as in PanNuke; elsewhere NaN alone is left out of a mean.
-    """
-    out = [
-        Figure("Dice", PER_IMAGE, _mean([s.dice for s in scores])),
-        Figure("AJI", PER_IMAGE, _mean([s.aji for s in scores])),
-        Figure("AJI+", PER_IMAGE, _mean([s.aji_plus for s in scores])),
-        Figure("DQ", PER_IMAGE, _mean([s.binary.binary.dq for s in scores])),
-        Figure("SQ", PER_IMAGE, _mean([s.binary.binary.sq for s in scores])),
-        Figure("bPQ", PER_IMAGE, average_pq([s.binary for s in scores]).bpq_images),
-        Figure("F1_d", POOLED, _pooled([s.detection for s in scores]).f1_d),
-    ]
-    for scheme in schemes:
-        typed = [s.typed[scheme.key] for s in scores]
-        counts = _known(_pooled([t.detection for t in typed]))
-        by_class = counts.f1_c(range(1, len(scheme.classes) + 1))
-        mean = average_pq([t.pq for t in typed])
-        for k, name in enumerate(scheme.classes, start=1):
-            out.append(Figure(f"F1_c {name} ({scheme.key})", POOLED, by_class[k]))
-            out.append(Figure(f"PQ {name} ({scheme.key})", PER_IMAGE, mean.pq_per_class[k]))
-        out.append(Figure(f"mPQ ({scheme.key})", PER_IMAGE, mean.mpq_images))
-        out.append(Figure(f"mPQ+ ({scheme.key})", POOLED, mpq_plus(t.pq for t in typed)))
-    return out
-
-
-def by_organ(scores: Sequence[ImageScore], schemes: Sequence[Scheme]) -> dict[str, list[Figure]]:
-    """Return the `figures` of the images of each organ, by name; images of no known organ are left out."""
-    groups: dict[str, list[ImageScore]] = {}
-    for score in scores:
-        if score.organ:
-            groups.setdefault(score.organ, []).append(score)
-    return {organ: figures(groups[organ], schemes) for organ in sorted(groups)}
-
-
-def organ_means(scores: Sequence[ImageScore], schemes: Sequence[Scheme]) -> list[Figure]:
-    """Return the mean of every figure over the organs, each weighing the same (PanNuke's published average).
-
-    Empty where no organ is known. An organ in which a figure is not defined is left out of its mean.
-    """
-    columns = zip(*by_organ(scores, schemes).values(), strict=True)
-    return [Figure(column[0].name, PER_ORGAN, _mean([f.value for f in column])) for column in columns]
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [v for v in values if not np.isnan(v)]
-    return float(np.mean(known)) if known else float("nan")
-
-
-def _pooled(counts: Sequence[DetectionCounts]) -> DetectionCounts:
-    return sum(counts[1:], start=counts[0])
-
-
-def _known(counts: DetectionCounts) -> DetectionCounts:
-    """Leave out the pairs whose true nucleus has no class: neither right nor wrong."""
-    return DetectionCounts(
-        {k: n for k, n in counts.pairs.items() if k[0] != 0}, counts.missed, counts.spurious
-    )
+    """Sum a set up, without intervals, see `Tally.figures`."""
+    return Tally(scores, schemes).figures()

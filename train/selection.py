@@ -10,7 +10,7 @@ from pathlib import Path
 
 from napari_nucseg.errors import NucSegError
 from train.class_map import ClassMap
-from train.config import from_mapping
+from train.config import TRAINING, from_mapping
 from train.data import DataConfig, SetConfig
 from train.listing import Listed, list_set, read_table
 from train.scan import list_files
@@ -128,7 +128,8 @@ def training_data(path: Path) -> DataConfig:
         raise NucSegError(f"Config '{file}' cannot be read ({error.strerror}); check the path.") from error
     except ValueError as error:
         raise NucSegError(f"Config '{file}' is damaged ({error}); mend it.") from error
-    data = content.get("data")
+    parts = [content, *(content.get(command, {}) for command in TRAINING)]
+    data = next((part["data"] for part in parts if "data" in part), None)
     if not isinstance(data, dict):
         raise NucSegError(f"Config '{file}' has no table [data]; give one of a training.")
     return from_mapping(DataConfig, data, "data.")

@@ -9,7 +9,8 @@ import pytest
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.models.checkpoint import load_student
 from napari_nucseg.models.registry import open_model
-from train import compress, loaded, quantise
+from train import compress, compression, loaded, quantise
+from train.loop_config import LoopConfig
 from train.speed import machine, race
 
 QUICK = ["draws=5", "size=64", "rounds=2", "calibration=2", "crop.size=32"]
@@ -61,6 +62,15 @@ def test_eight_bits_stay_near_the_network(command, toy_model):
     assert np.abs(small.runtime(rgb) - whole).mean() < 0.05
     report = json.loads((out / "compress.json").read_text())
     assert report["compressed"]["calibration_crops"] == 2
+
+
+def test_the_run_of_a_model_says_what_it_was_trained_on(toy_run, toy_model, tmp_path):
+    config = compression.CompressConfig("prune", toy_run, tmp_path, loop=LoopConfig(steps=7))
+    found = compression.fit_config(config, toy_model)
+    assert found.crop.size == 32
+    assert found.data.sets["toy"].held_out == ("im_3",)
+    assert found.model.widths == (4, 4, 4, 4)
+    assert (found.loop.steps, found.run) == (7, tmp_path / "finetune")
 
 
 def test_a_missing_package_and_bad_settings_are_one_sentence(command, tmp_path, monkeypatch, capsys):

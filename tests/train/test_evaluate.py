@@ -16,7 +16,8 @@ from train import evaluate as ev
 from train import loaded
 from train.data import SetConfig, load_image
 from train.loaded import Loaded
-from train.scores import PER_IMAGE, PER_ORGAN, POOLED, by_organ, figures, organ_means, score_image
+from train.scores import PER_IMAGE, PER_ORGAN, POOLED, figures, score_image
+from train.tally import Tally
 
 
 def select(folder, split="", **more):
@@ -174,6 +175,8 @@ def test_held_out_images_are_those_of_the_config(consep, tmp_path):
     assert select(consep, held_out=config).config.merge == "merge_pannuke"
     with pytest.raises(NucSegError, match="No image"):
         select(consep, "test", held_out=config)
+    config.write_text('[distill.data.sets.consep]\nheld_out = ["im_2"]\n[teach]\nrun = "t"\n')
+    assert select(consep, held_out=config).names == ("im_2",)
     config.write_text("[data.sets.monuseg]\nweight = 1\n")
     with pytest.raises(NucSegError, match="has no data set 'consep'"):
         select(consep, "train", held_out=config)
@@ -283,9 +286,10 @@ def test_means_over_organs_weigh_each_organ_the_same(consep):
 
     scores, schemes, found = score(consep, predictor(consep, drop))
     assert [s.organ for s in scores] == ["A", "A", "A", "B"]
-    organs = by_organ(scores, schemes)
+    tally = Tally(scores, schemes)
+    organs = tally.by_organ()
     assert list(organs) == ["A", "B"]
-    means = {f.name: f for f in organ_means(scores, schemes)}
+    means = {f.name: f for f in tally.organ_means()}
     both = [{f.name: f.value for f in organs[o]}["AJI"] for o in "AB"]
     assert means["AJI"].value == pytest.approx(np.mean(both))
     assert means["AJI"].value != pytest.approx(found["AJI"].value)
