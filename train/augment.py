@@ -117,8 +117,10 @@ def augment_colour(image: Image, rng: np.random.Generator, config: AugmentConfig
     elif rng.random() < config.p_blur:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, config.blur))
     if rng.random() < config.p_noise:
-        noise = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(1, config.noise))
-        image = np.rint(np.clip(image + noise, 0, 255)).astype(np.uint8)
+        noisy = rng.standard_normal(image.shape, np.float32)
+        noisy *= np.float32(rng.uniform(1, config.noise))
+        noisy += image
+        image = np.clip(np.rint(noisy, out=noisy), 0, 255, out=noisy).astype(np.uint8)
     if rng.random() < config.p_jpeg:
         image = _jpeg(image, int(rng.integers(config.jpeg, 96)))
     return image
