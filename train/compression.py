@@ -27,6 +27,17 @@ METHODS = ("int8", "prune")
 
 
 @dataclass(frozen=True)
+class ShortLoop(LoopConfig):
+    """A training that goes on from weights that are good already: gentler and shorter."""
+
+    steps: int = 2000
+    lr: float = 5e-4
+    warmup: int = 50
+    ema: float = 0.995
+    validate_every: int = 500
+
+
+@dataclass(frozen=True)
 class CompressConfig:
     """What to make smaller, and how.
 
@@ -46,7 +57,7 @@ class CompressConfig:
         prune: about this share of the channels stays at every level, in multiples of 8.
     widths : tuple of int
         prune: the channels at every level, instead of `keep`.
-    loop : LoopConfig
+    loop : ShortLoop
         prune: the training that follows.
     device : str
         Of the training: auto, cuda or cpu.
@@ -69,9 +80,7 @@ class CompressConfig:
     calibration: int = 200
     keep: float = 0.75
     widths: tuple[int, ...] = ()
-    loop: LoopConfig = field(
-        default_factory=lambda: LoopConfig(steps=2000, lr=5e-4, warmup=50, validate_every=500, ema=0.995)
-    )
+    loop: ShortLoop = field(default_factory=ShortLoop)
     device: str = "auto"
     limit: int | None = None
     draws: int = 1000

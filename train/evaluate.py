@@ -112,7 +112,7 @@ def evaluate(chosen: Selection, schemes: Sequence[Scheme], segment: Segment) -> 
     ImageScore
     """
     for entry in chosen.items:
-        truths = {s.key: chosen.load(entry, s) for s in schemes} or {"": chosen.load(entry, None)}
+        truths = chosen.load_all(entry, schemes)
         item = next(iter(truths.values()))
         began = time.perf_counter()
         labels, nuclei = segment(item.image, Mpp(item.mpp, f"the data set {item.dataset}"))

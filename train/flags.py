@@ -55,8 +55,8 @@ def parse(cls: type[T], argv: Sequence[str] | None, *, prog: str, about: str, ex
         prog=prog,
         description=about,
         usage=f"{prog} [--config FILE.toml] [--KEY VALUE ...] [key.sub=value ...]",
-        epilog=f"example:\n  {example}\n\nkeys, with their defaults; --held-out X is the same as held_out=X:\n"
-        + describe(cls),
+        epilog=f"example:\n  {example}\n\nkeys, with their defaults (a plain KEY=VALUE may be written --KEY VALUE, "
+        f"with - for _):\n{describe(cls)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

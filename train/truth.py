@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ from train.pixels import read_image
 from train.readers.files import check_same_size, read_labels
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from train.scores import Scheme
@@ -112,13 +114,21 @@ class Selection:
             raise NucSegError(f"'{files.image}' has no labels; only annotated images can be scored.")
         image, labels = read_image(files.image), read_labels(files.labels)
         check_same_size(image, labels, str(files.labels))
-        types = None
-        if files.types is not None and scheme is not None:
-            types = self._types(files.types, labels, scheme)
+        types = None if scheme is None else self._types(files.types, labels, scheme)
         mpp = self._mpp(item, labels)
         return Truth(self.folder.name, item.name, image, labels, types, mpp, self.organ(item))
 
-    def _types(self, path: Path, labels: NDArray[np.int32], scheme: Scheme) -> NDArray[np.uint8]:
+    def load_all(self, item: Listed, schemes: Sequence[Scheme]) -> dict[str, Truth]:
+        """Read one image once, with its truth by the key of each scheme; by "" where there are no schemes."""
+        bare = self.load(item, None)
+        typed = {s.key: replace(bare, types=self._types(item.files.types, bare.labels, s)) for s in schemes}
+        return typed or {"": bare}
+
+    def _types(
+        self, path: Path | None, labels: NDArray[np.int32], scheme: Scheme
+    ) -> NDArray[np.uint8] | None:
+        if path is None:
+            return None
         kinds = read_labels(path)
         check_same_size(kinds, labels, str(path))
         known = len(self.meta["classes"]) - 1

@@ -10,7 +10,7 @@ from napari_nucseg.errors import NucSegError
 from napari_nucseg.models.checkpoint import load_student
 from napari_nucseg.models.registry import open_model
 from train import compress, compression, loaded, quantise
-from train.loop_config import LoopConfig
+from train.flags import parse
 from train.speed import machine, race
 
 QUICK = ["draws=5", "size=64", "rounds=2", "calibration=2", "crop.size=32"]
@@ -65,12 +65,18 @@ def test_eight_bits_stay_near_the_network(command, toy_model):
 
 
 def test_the_run_of_a_model_says_what_it_was_trained_on(toy_run, toy_model, tmp_path):
-    config = compression.CompressConfig("prune", toy_run, tmp_path, loop=LoopConfig(steps=7))
+    config = compression.CompressConfig("prune", toy_run, tmp_path, loop=compression.ShortLoop(steps=7))
     found = compression.fit_config(config, toy_model)
     assert found.crop.size == 32
     assert found.data.sets["toy"].held_out == ("im_3",)
     assert found.model.widths == (4, 4, 4, 4)
     assert (found.loop.steps, found.run) == (7, tmp_path / "finetune")
+
+
+def test_one_setting_of_the_training_leaves_the_others_gentle(tmp_path):
+    given = ["method=prune", "training=x", "out=y", "loop.steps=9"]
+    loop = parse(compression.CompressConfig, given, prog="x", about="", example="").loop
+    assert (loop.steps, loop.lr, loop.warmup) == (9, 5e-4, 50)
 
 
 def test_a_missing_package_and_bad_settings_are_one_sentence(command, tmp_path, monkeypatch, capsys):
