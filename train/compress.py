@@ -84,6 +84,7 @@ def speed_table(paces: Sequence[Pace], size: int) -> str:
 def run(config: CompressConfig) -> dict[str, Any]:
     """Compress, score, race, print and write; return the report."""
     model = find_model(config.model)
+    config.out.mkdir(parents=True, exist_ok=True)
     after, note = (make_int8 if config.method == "int8" else make_pruned)(config, model)
     before = load_model(model, "cpu")
     lost = accuracy(config, before, after)

@@ -142,8 +142,9 @@ def calibration_crops(config: CompressConfig, training: FitConfig, model: Model)
 def make_int8(config: CompressConfig, model: Model) -> tuple[Loaded, dict[str, Any]]:
     """Quantise and write; return the result and what there is to say of it."""
     from napari_nucseg.models.checkpoint import sha256
-    from train.quantise import quantise
+    from train.quantise import check_packages, quantise
 
+    check_packages()
     training = fit_config(config, model)
     path = quantise(model, calibration_crops(config, training, model), config.out / "int8.xml")
     note = {"method": "int8", "from": model.card.sha256, "calibration_crops": config.calibration}

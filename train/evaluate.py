@@ -208,6 +208,7 @@ def compare(config: EvaluateConfig, one: Scored, two: Scored) -> dict[str, Any]:
 
 def run(config: EvaluateConfig, command: str = "") -> dict[str, Any]:
     """Evaluate, compare, print and write; return the report."""
+    config.out.mkdir(parents=True, exist_ok=True)  # rather now than after an hour
     chosen = select(
         Wanted(
             config.data,

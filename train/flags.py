@@ -110,7 +110,7 @@ def run_flags(
     Returns
     -------
     int
-        Exit status: 0, 2 after a `NucSegError`, which is printed as one sentence, 130 if the user stopped it.
+        Exit status: 0, 2 after a `NucSegError` or an `OSError`, told in one sentence, 130 if the user stopped it.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("train").setLevel(logging.INFO)
@@ -118,6 +118,9 @@ def run_flags(
         action(parse(cls, argv, prog=prog, about=about, example=example))
     except NucSegError as error:
         print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"A file cannot be read or written ({error}); check the path.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Stopped; nothing more is written.", file=sys.stderr)

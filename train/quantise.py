@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+def check_packages() -> None:
+    """Raise `NucSegError` where a package is missing."""
+    for package in ("openvino", "nncf"):
+        if find_spec(package) is None:
+            raise NucSegError(
+                f"Quantisation needs the package {package}, which is not installed; pip install {package}."
+            )
+
+
 def quantise(model: Model, crops: Sequence[NDArray[np.uint8]], path: Path) -> Path:
     """Write a network of 8-bit weights and activations.
 
@@ -41,11 +50,7 @@ def quantise(model: Model, crops: Sequence[NDArray[np.uint8]], path: Path) -> Pa
     NucSegError
         A package is missing, or there are no crops.
     """
-    for package in ("openvino", "nncf"):
-        if find_spec(package) is None:
-            raise NucSegError(
-                f"Quantisation needs the package {package}, which is not installed; pip install {package}."
-            )
+    check_packages()
     if not crops:
         raise NucSegError("Quantisation needs calibration images; set calibration to 50 or more.")
     import nncf

@@ -84,3 +84,10 @@ def test_bad_values_are_one_sentence(capsys):
     assert "did you mean 'in_file'" in capsys.readouterr().err
     assert run_flags(done.append, Config, ["in_file=x"], prog="p", about="", example="") == 0
     assert done == [Config(Path("x"))]
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    action = lambda config: config.in_file.mkdir()  # noqa: E731
+    assert run_flags(action, Config, [f"in_file={tmp_path}/file/x"], prog="p", about="", example="") == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
