@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,11 +66,9 @@ class IRRuntime:
         The ``.xml`` file; its ``.bin`` lies beside it.
     precision : {"f32", "bf16"}
         Of what is not quantised.
-    threads
-        Of the CPU; 0 for all.
     """
 
-    def __init__(self, path: Path, precision: str = "f32", threads: int = 0) -> None:
+    def __init__(self, path: Path, precision: str = "f32") -> None:
         try:
             import openvino
         except ImportError as error:
@@ -77,8 +76,8 @@ class IRRuntime:
                 f"'{path}' needs OpenVINO, which is not installed; pip install openvino."
             ) from error
         hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
-        if threads:
-            hints["INFERENCE_NUM_THREADS"] = str(threads)
+        if threads := os.environ.get("NUCSEG_THREADS"):  # as for installed models, so that races are fair
+            hints["INFERENCE_NUM_THREADS"] = threads
         core = openvino.Core()
         try:
             self._request = core.compile_model(core.read_model(path), "CPU", hints).create_infer_request()
