@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import time
 from pathlib import Path
@@ -13,6 +14,8 @@ import torch
 
 from napari_nucseg.errors import NucSegError
 from train import distributed
+
+log = logging.getLogger(__name__)
 
 
 class RunLog:
@@ -90,28 +93,13 @@ class RunLog:
         path = self.folder / "metrics.csv"
         if not self.writes or not path.exists():
             return None
+        from train.figures_curves import draw_curves, read_metrics
+        from train.figures_style import save, style
+
         try:
-            # not pyplot, which is slow to come and keeps a state for the whole process
-            from matplotlib.figure import Figure
-        except ImportError:
+            with style():
+                figure = draw_curves({self.folder.name: read_metrics(path)}, width=300, across=5)
+                return save(figure, self.folder / "curves.png", dpi=100)
+        except NucSegError as error:  # no matplotlib, say; no reason to stop a training
+            log.debug("no curves: %s", error)
             return None
-        panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
-        with path.open(newline="") as handle:
-            for row in csv.DictReader(handle):
-                where, _, what = row["name"].partition("/")
-                lines = panels.setdefault(what.removeprefix("loss_"), {})
-                lines.setdefault(where, []).append((float(row["step"]), float(row["value"])))
-        columns = 4
-        rows = -(-len(panels) // columns)
-        figure = Figure(figsize=(14, 2.4 * rows), layout="tight")
-        for k, (name, lines) in enumerate(panels.items()):
-            axis = figure.add_subplot(rows, columns, k + 1)
-            for where, points in lines.items():
-                axis.plot(
-                    *zip(*points, strict=True), lw=1, marker="." if len(points) < 30 else "", label=where
-                )
-            axis.set_title(name if len(lines) > 1 else f"{next(iter(lines))}/{name}", fontsize=9)
-            if len(lines) > 1:
-                axis.legend(fontsize=7)
-        figure.savefig(self.folder / "curves.png", dpi=80)
-        return self.folder / "curves.png"
