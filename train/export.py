@@ -89,6 +89,10 @@ def export(run: Path, card_file: Path, out: Path, metrics: Sequence[Path] = ()) 
     student = task.network
     if not isinstance(student, Student):
         raise NucSegError(f"Run '{run}' did not train a student; export takes students only.")
+    if task.without:
+        raise NucSegError(
+            f"Run '{run}' did without the map '{task.without[0]}', which the plugin needs; train anew."
+        )
     folder = run.parent if run.suffix == ".pt" else run
     decode = folder / "decode.json"
     early = config.loop.patience and (folder / "best.pt").is_file()  # the choice of load_run

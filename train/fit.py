@@ -40,6 +40,9 @@ class ModelConfig:
         Of the distance maps in degrees, [0, 90] or [0, 45, 90, 135].
     mean, std : tuple of float
         Mean and standard deviation of 8-bit RGB.
+    without : tuple of str
+        Maps that the student does not learn, for ablations: "boundary" (nuclei are then told apart by the distance
+        maps alone), "centre" (found in the distance maps). Such a student is no model for the plugin.
     """
 
     widths: tuple[int, ...] = StudentConfig.widths
@@ -48,6 +51,7 @@ class ModelConfig:
     angles: tuple[int, ...] = (0, 90)
     mean: tuple[float, float, float] = (178.0, 136.0, 178.0)
     std: tuple[float, float, float] = (51.0, 56.0, 42.0)
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def build_task(config: FitConfig, counts: NDArray[np.float64]) -> MapTask:
     m = config.model
     layout = MapLayout(angles=m.angles, n_classes=len(config.data.classes))
     student = Student(StudentConfig(m.widths, m.blocks, m.decoder_blocks, layout))
-    return MapTask(student, layout, m.mean, m.std, config.loss, class_weights(counts))
+    return MapTask(student, layout, m.mean, m.std, config.loss, class_weights(counts), m.without)
 
 
 def fit(config: FitConfig) -> None:

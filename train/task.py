@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from napari_nucseg.core.maps import MapLayout
 from train import losses
 from train.crops import Batch
+from train.without import check_without, stand_ins
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class MapTask(nn.Module):
     mean, std : per-channel normalisation of 8-bit RGB
     weights : LossWeights
     class_weights : (C + 1,) weights of the type cross-entropy, background first
+    without : tuple of str
+        Maps that are not learnt: `predict` puts in what `train.without` says.
     """
 
     def __init__(
@@ -50,9 +53,12 @@ class MapTask(nn.Module):
         std: tuple[float, ...],
         weights: LossWeights,
         class_weights: Tensor,
+        without: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
-        self.network, self.layout, self.weights = network, layout, weights
+        check_without(without, layout)
+        self.network, self.layout, self.without = network, layout, without
+        self.weights = replace(weights, **dict.fromkeys(without, 0.0))
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
         self.register_buffer("class_weights", class_weights)
@@ -65,7 +71,7 @@ class MapTask(nn.Module):
 
     def predict(self, image: Tensor) -> Tensor:
         """Return the raw maps of a (N, 3, H, W) uint8 batch from any device, float32."""
-        return self.network(self.normalised(image)).float()
+        return stand_ins(self.network(self.normalised(image)).float(), self.layout, self.without)
 
     def predict_with_features(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return what `predict` does, and the decoder features behind it, coarse to fine."""
@@ -74,7 +80,7 @@ class MapTask(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the losses of a batch, see `losses`."""
-        raw = self.predict(batch["image"])
+        raw = self.network(self.normalised(batch["image"])).float()
         with torch.autocast(raw.device.type, enabled=False):
             return self.losses(raw, batch)
 
