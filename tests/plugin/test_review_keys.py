@@ -7,6 +7,7 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
+from napari_nucseg._plugin.review_elsewhere import ELSEWHERE
 from napari_nucseg.core.nuclei import State
 from napari_nucseg.errors import NucSegError
 from tests.plugin.desk import Desk
@@ -148,6 +149,32 @@ def test_question_mark_shows_the_keys(desk):
     ]
     assert len(shown) == 1
     shown[0].close()
+
+
+def test_keys_say_where_they_work_and_take_none_from_an_image(desk):
+    image, seen = desk.panel.layer("tissue"), []
+    image.bind_key("n", seen.append)
+    desk.activate(image, "pan_zoom")
+    before = desk.viewer.status
+    desk.hand.key("y")
+    assert desk.viewer.status == before
+    desk.hand.key("n")
+    desk.hand.key("2")
+    assert (len(seen), image.mode) == (1, "transform")
+    assert desk.panel.status == ELSEWHERE
+    desk.review.say("")
+    desk.hand.key("z", CTRL)
+    assert desk.panel.status == ""  # said before
+    desk.viewer.layers.selection.active = desk.points
+    desk.hand.key("s")
+    desk.viewer.layers.selection.active = None
+    desk.hand.key("z", CTRL)
+    assert desk.panel.status == ELSEWHERE
+    desk.review.say("")
+    desk.viewer.layers.remove(desk.labels)
+    desk.viewer.layers.selection.active = image
+    desk.hand.key("n")
+    assert desk.panel.status != ELSEWHERE
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from napari_nucseg._plugin.review_brush import Brush
 from napari_nucseg._plugin.review_busy import Busy
 from napari_nucseg._plugin.review_camera import go_to, view_box
 from napari_nucseg._plugin.review_edits import EditQueue
+from napari_nucseg._plugin.review_elsewhere import KeysElsewhere
 from napari_nucseg._plugin.review_gestures import PointGestures
 from napari_nucseg._plugin.review_keys import bind_keys, unbind_keys
 from napari_nucseg._plugin.review_labels import LabelsView
@@ -107,6 +108,7 @@ class Review:
         self._brush = Brush(self.labels, self.session, self.edits)
         self.view: PointsView | None = None
         self._gestures: PointGestures | None = None
+        self._elsewhere = KeysElsewhere(self.viewer, self.labels, self.say)
         self._shown.set_classes(self.look)
         self._selection = Selection(self.viewer, self.labels, self.session, self._tell_selected)
         self.adopt_points(self.points)
@@ -142,6 +144,7 @@ class Review:
         self._rest.stop()
         self._shown.release()
         self._brush.release()
+        self._elsewhere.release()
         self._drop_points()
         self.session.changed.disconnect(self._on_changed)
         self.session.classes_changed.disconnect(self._on_classes)
