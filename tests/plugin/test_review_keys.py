@@ -41,8 +41,20 @@ def test_walk_accept_reject_and_retype_by_keys(desk):
     desk.hand.key("p")
     assert desk.review.selected() == [third]
     desk.hand.key("p")
-    assert desk.review.actions.selected() == [second]  # where it was: it has neither point nor pixels
+    assert desk.review.actions.selected() == [second]  # where it was: it has a cross and no pixels
+    assert desk.panel.status == f"Nucleus {second} is rejected; A brings it back."
+    desk.agree()
+    cross = len(desk.points.data) - 1
+    assert desk.points.data[cross].tolist() == list(desk.centre(second))
+    assert (str(desk.points.symbol[cross]), bool(desk.points.shown[cross])) == ("x", True)
+    desk.hand.drag(desk.centre(second), np.array(desk.centre(second)) + 5)  # it stays
+    desk.points.selected_data = {cross}
+    desk.points.remove_selected()
+    assert desk.points.data[cross].tolist() == list(desk.centre(second))
+    assert state(desk, second) is State.REJECTED
+    desk.agree()
     desk.hand.key("a")
+    assert (desk.points.symbol == "disc").all()
     assert state(desk, second) is State.ACCEPTED
     desk.agree()
     desk.hand.key("9")
@@ -127,6 +139,8 @@ def test_the_camera_keeps_a_sensible_zoom_and_alters_a_useless_one(desk):
     desk.activate(desk.points, "select")
     camera.zoom = 12
     desk.hand.key("n")
+    desk.hand.key("x")
+    desk.hand.key("p")
     assert camera.zoom == 12
     for useless in (0.2, 4000):
         camera.zoom = useless
@@ -203,6 +217,7 @@ def test_click_to_segment_without_a_run(bare, gated, world):
     bare.until(lambda: desk.review.edits.waiting == 0)
     assert bare.status == ""
     assert [desk.session.at(*pixel), desk.session.at(*other)] == [1, 2]
+    assert desk.review.selected() == [desk.labels.selected_label] == [2]
     assert len(world.loaded) == 1
     desk.agree()
     windows = gated.windows
@@ -238,6 +253,20 @@ def test_edits_that_wait_are_cancelled_one_by_one_or_all_at_once(bare, gated):
     bare.until(lambda: desk.review.edits.waiting == 0)
     assert desk.session.at(200, 200) == 1
     desk.agree()
+
+
+def test_a_nucleus_that_comes_late_leaves_what_is_selected_since(desk):
+    [id_] = desk.nuclei()
+    for busy in (lambda: desk.review.select([id_]), lambda: desk.activate(desk.labels, "paint")):
+        desk.activate(desk.points, "add")
+        desk.session.fields._blocks.clear()
+        pixel = desk.empty()
+        desk.points.add([pixel])
+        busy()
+        before = desk.review.selected(), desk.labels.selected_label
+        desk.panel.until(lambda: not desk.review.edits.waiting)
+        assert (desk.review.selected(), desk.labels.selected_label) == before
+        desk.session.undo()
 
 
 def test_a_drag_and_a_deletion_wait_for_maps_too(desk, world):

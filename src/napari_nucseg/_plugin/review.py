@@ -128,7 +128,7 @@ class Review:
             self.view.window = view_box(self.viewer, self.labels)
             self.view.set_look(self.look)
             points.selected_data = set()
-            self._gestures = PointGestures(self.view, self.session, self.edits)
+            self._gestures = PointGestures(self.view, self.session, self.edits, self._on_added)
             self._selection.follow(self.view)
             connect_all([points.events.mode], self._on_mode)
             points.editable = self.busy is None
@@ -235,10 +235,15 @@ class Review:
         go_to(
             self.viewer, self.labels, (float(record["y"]), float(record["x"])), int(record["area"]), self.mpp
         )
-        if self.view is not None:
-            self.view.always = [id_]
+        self.mark_place(id_)
         self._on_rest()
         self.select([id_])
+
+    def mark_place(self, id_: int | None) -> None:
+        """Show the centre of the nucleus that the queue has led to, whatever has become of it."""
+        if self.view is not None:
+            self.view.place = id_ or 0
+            self._settle()
 
     def reveal(self, change: Change) -> None:
         """Move the camera to where something has changed, unless it is seen already."""
@@ -304,6 +309,12 @@ class Review:
         self._shown.show(change)
         self._brush.renew_label()
         self._settle()
+
+    def _on_added(self, id_: int) -> None:
+        """Select a new nucleus, also one that had to wait for its maps, unless the user is at something else."""
+        dragging = self._gestures is not None and self._gestures.dragging
+        if self.viewer.layers.selection.active == self.points and not dragging:
+            self._selection.add_late(id_)
 
     def _tell_selected(self) -> None:
         """Mark the selected nuclei, and tell who wants to know of them."""
