@@ -165,6 +165,19 @@ def test_question_mark_shows_the_keys(desk):
     shown[0].close()
 
 
+def test_the_status_bar_tells_of_the_keys_that_work_in_a_review(desk):
+    line = "<C> click to segment, <N> next, <P> back, <A> accept, <X> reject, <1 … 9> class, <?> all keys"
+    for mode in ("add", "select", "pan_zoom"):
+        desk.activate(desk.points, mode)
+        assert desk.viewer.help == line
+    desk.activate(desk.labels, "paint")
+    assert "erase" in desk.viewer.help
+    desk.viewer.layers.remove(desk.labels)
+    desk.activate(desk.points, "select")
+    assert desk.viewer.help != line
+    assert "add" in desk.viewer.help
+
+
 def test_keys_say_where_they_work_and_take_none_from_an_image(desk):
     image, seen = desk.panel.layer("tissue"), []
     image.bind_key("n", seen.append)

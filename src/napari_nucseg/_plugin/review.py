@@ -20,6 +20,7 @@ from napari_nucseg._plugin.review_camera import go_to, view_box
 from napari_nucseg._plugin.review_edits import EditQueue
 from napari_nucseg._plugin.review_elsewhere import KeysElsewhere
 from napari_nucseg._plugin.review_gestures import PointGestures
+from napari_nucseg._plugin.review_help import HelpLine
 from napari_nucseg._plugin.review_keys import bind_keys, unbind_keys
 from napari_nucseg._plugin.review_labels import LabelsView
 from napari_nucseg._plugin.review_points import MOST, PointsView
@@ -130,6 +131,7 @@ class Review:
             points.selected_data = set()
             self._gestures = PointGestures(self.view, self.session, self.edits, self._on_added)
             self._selection.follow(self.view)
+            self._help = HelpLine(points)
             connect_all([points.events.mode], self._on_mode)
             points.editable = self.busy is None
         bind_keys(self.actions, self.labels, points, self._brush.new_label, self.say)
@@ -368,6 +370,7 @@ class Review:
         if self._gestures is not None:
             self._gestures.release()
         self._selection.follow(None)
+        self._help.release()
         disconnect_all([self.points.events.mode], self._on_mode)
         unbind_keys(self.points)
         self.points = self.view = self._gestures = None
