@@ -144,6 +144,29 @@ def test_a_folder_that_cannot_be_written_is_told_and_tried_again(run_panel, worl
     assert read_session(keeper.folder).records.tobytes() == session.records.tobytes()
 
 
+def test_whatever_goes_wrong_in_saving_no_edit_fails(run_panel, monkeypatch):
+    review, failures = review_of(run_panel), [OSError("no such device"), RuntimeError("boom")]
+    session, keeper = review.session, keeper_of(review)
+    folder = keeper._folder
+
+    def fail():
+        if failures:
+            raise failures.pop(0)
+        return folder()
+
+    monkeypatch.setattr(keeper, "_folder", fail)
+    first, second, third = session.records["id"][:3].tolist()
+    session.accept(first)
+    assert saved_line(run_panel) == "Saving fails at present: no such device"
+    review.edits.do(lambda: session.accept([second]))
+    assert review.refusals == 0
+    assert saved_line(run_panel) == "Saving fails at present: boom"
+    session.accept(third)
+    run_panel.until(lambda: saved_line(run_panel).startswith("Saved"))
+    assert keeper.flush()
+    assert read_session(keeper.folder).records.tobytes() == session.records.tobytes()
+
+
 def test_a_review_of_an_image_without_a_file_says_where_it_is_saved(run_panel, world):
     world.base = None
     session = review_of(run_panel).session

@@ -202,10 +202,10 @@ class ReviewFiles:
         line.setVisible(self._review is not None)
         if keeper is None:
             line.show_text("This review is not saved.", alarm=True)
+        elif keeper.problem is not None:
+            line.show_text(keeper.problem, str(keeper.folder or ""), alarm=True)
         elif keeper.folder is None:
             line.show_text("Nothing edited yet; every edit is saved at once.")
-        elif keeper.problem is not None:
-            line.show_text(keeper.problem, str(keeper.folder), alarm=True)
         elif keeper.saved_at is not None and keeper.folder.parent == data_folder().absolute():
             text = f"Saved {keeper.saved_at:%H:%M} in your data folder, as '{keeper.folder.name}'."
             line.show_text(text, f"{keeper.folder}, since it can't be beside the image.")
