@@ -118,6 +118,7 @@ class Review:
         self._camera = [self.viewer.scene.camera.events.center, self.viewer.scene.camera.events.zoom]
         connect_all(self._camera, self._on_camera)
         connect_all([self.viewer.layers.events.removed], self._on_removed)
+        connect_all([self.viewer.layers.selection.events.active], self._on_active)
         connect_all([self.labels.events.data], self._on_data)
         self._brush.new_label()
 
@@ -152,6 +153,7 @@ class Review:
         self.session.classes_changed.disconnect(self._on_classes)
         disconnect_all(self._camera, self._on_camera)
         disconnect_all([self.viewer.layers.events.removed], self._on_removed)
+        disconnect_all([self.viewer.layers.selection.events.active], self._on_active)
         disconnect_all([self.labels.events.data], self._on_data)
         self._selection.release()
         unbind_keys(self.labels)
@@ -311,6 +313,10 @@ class Review:
         self._shown.show(change)
         self._brush.renew_label()
         self._settle()
+
+    def _on_active(self, _event: Any = None) -> None:
+        if self._gestures is not None and self.viewer.layers.selection.active != self.points:
+            self._gestures.stop()
 
     def _on_added(self, id_: int) -> None:
         """Select a new nucleus, also one that had to wait for its maps, unless the user is at something else."""

@@ -64,6 +64,12 @@ class PointGestures:
         """Whether points are being dragged: napari moves them, and the view must not."""
         return self._dragging is not None
 
+    def stop(self) -> None:
+        """End a drag where it is: another layer is active now, and napari tells that one of the release."""
+        if self._dragging is not None:
+            self._end()
+            self._view.points._drag_start = None
+
     def release(self) -> None:
         """Hear nothing any more."""
         self._view.points.events.data.disconnect(self._on_data)
