@@ -212,6 +212,22 @@ def test_a_label_for_a_new_nucleus_stays_its_own(desk, square):
     desk.agree()
 
 
+def test_the_next_stroke_goes_on_with_the_nucleus_begun_by_the_one_before(desk, square):
+    first = int(desk.session.table()["id"].iloc[0])
+    desk.review.select([first])
+    desk.viewer.layers.selection.active = desk.labels
+    desk.hand.key("m")
+    y, x = (int(v) for v in desk.empty())
+    before = desk.session.record(first)
+    for shift in (0, 4):
+        with desk.labels.block_history():
+            square(desk, y, x + shift, desk.labels.selected_label, side=6)
+    new = desk.session.at(y + 2, x + 2)
+    assert new == desk.session.at(y + 2, x + 8) == desk.labels.selected_label == desk.review.selected()[0]
+    assert desk.session.record(first).tobytes() == before.tobytes()
+    desk.agree()
+
+
 def points_file(path, *points):
     geometry = {"type": "MultiPoint", "coordinates": points}
     path.write_text(json.dumps({"type": "Feature", "geometry": geometry, "properties": {}}))

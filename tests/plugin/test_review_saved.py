@@ -13,7 +13,7 @@ import pytest
 from napari_nucseg._plugin.questions import Choice
 from napari_nucseg._plugin.results import REVIEW
 from napari_nucseg._plugin.review_keeper import Keeper, close_all, keeper_of, kept_folders
-from napari_nucseg._plugin.review_update import fits
+from napari_nucseg._plugin.review_update import why_no_update
 from napari_nucseg.core.nuclei import State
 from napari_nucseg.core.scale import Scale
 from napari_nucseg.io.geojson import write_geojson
@@ -78,12 +78,15 @@ def test_a_review_comes_back_in_another_window_and_goes_on_there(
     keeper_of(review_of(run_panel)).close_and_wait()
     again = reopen(make_panel, synthetic, world)
     assert again.widget.files.offer.isVisibleTo(again.widget)
+    again.widget.mpp.state(0.5)
     again.widget.files.offer.button.click()
     again.until(lambda: again.widget.results is not None)
     back = review_of(again).session
     np.testing.assert_array_equal(back.labels, before[0])
     assert back.records.tobytes() == before[1]
     assert "Resumed" in again.status
+    assert "The resolution is 0.25 µm/px again" in again.status
+    assert again.widget.mpp.mpp.value == 0.25
     shown = review_of(again).labels._slice.image.view  # drawn in the colours of the classes, as it was before
     np.testing.assert_array_equal(shown, review_of(run_panel).labels._slice.image.view)
     assert not again.widget.files.offer.isVisibleTo(again.widget)
@@ -193,6 +196,7 @@ def test_nuclei_go_to_qupath_and_come_back(run_panel, world, tmp_path):
     write_geojson(path, session.labels, table, {c.name: c.colour for c in session.classes}, "tissue")
     content = json.loads(path.read_text())
     first, second = content["features"][0], content["features"][1]
+    deleted = content["features"].pop()
     first["properties"]["classification"] = {"name": "Mitosis", "color": [1, 2, 3]}
     x, y = 500, 20
     square = [[x, y], [x + 9, y], [x + 9, y + 9], [x, y + 9], [x, y]]
@@ -204,7 +208,9 @@ def test_nuclei_go_to_qupath_and_come_back(run_panel, world, tmp_path):
     before = session.labels.copy()
     run_panel.widget.review.panel.import_button.click()
     run_panel.until(lambda: run_panel.status.startswith("Imported"))
-    assert f"1 added, 1 changed, {len(table) - 1} as they were" in run_panel.status.replace(",", ",")
+    assert f"1 added, 1 changed, {len(table) - 2} as they were" in run_panel.status
+    assert run_panel.status.endswith(" 1 nuclei of this review are not in the file and were kept.")
+    assert session.at(*session.record(int(deleted["properties"]["measurements"]["NucSeg id"]))[["y", "x"]])
     changed = session.record(int(first["properties"]["measurements"]["NucSeg id"]))
     assert session.classes[changed["kind"]].name == "Mitosis"
     assert session.classes[changed["kind"]].colour == (1, 2, 3)
@@ -304,7 +310,8 @@ def test_a_review_whose_model_is_added_later_goes_on_at_its_resolution(make_pane
     review.edits.do(lambda: back.add(*place))
     again.until(lambda: "The model 'fake' of this review is not installed" in again.status)
     assert not back.at(*place)
-    assert not fits(review, again.widget._request(again.widget._why_no_click, whole=True))
+    why = why_no_update(review, again.widget._request(again.widget._why_no_click, whole=True))
+    assert "found by the model fake" in why
     services = replace(world.services(), open_model=lambda _path: right)
     again.widget.model._services = services
     again.widget.model.add(Path("fake"))

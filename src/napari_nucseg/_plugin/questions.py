@@ -18,7 +18,7 @@ class Choice(Enum):
     CANCEL = "cancel"
 
 
-def ask_existing(parent: Any, name: str, count: int, edited: bool) -> Choice:
+def ask_existing(parent: Any, name: str, count: int, edited: str | None) -> Choice:
     """Ask what to do with the results of an earlier run.
 
     Parameters
@@ -27,10 +27,10 @@ def ask_existing(parent: Any, name: str, count: int, edited: bool) -> Choice:
         Of the Labels layer.
     count : int
         Nuclei in it.
-    edited : bool
-        Whether they were edited by hand.
+    edited : str or None
+        If they were edited by hand: why a run can't keep these edits.
     """
-    warning = "\n\nThey were edited by hand: replacing them loses these edits." if edited else ""
+    warning = f"\n\nThey were edited by hand: replacing them loses these edits. {edited}" if edited else ""
     return _ask(
         parent,
         f"This image has results already: '{name}' with {count:,} nuclei.",

@@ -25,7 +25,8 @@ from napari_nucseg._plugin.review_keys import bind_keys, unbind_keys
 from napari_nucseg._plugin.review_labels import LabelsView
 from napari_nucseg._plugin.review_points import MOST, PointsView
 from napari_nucseg._plugin.review_selection import Selection
-from napari_nucseg.core.nuclei import Change, is_reviewed
+from napari_nucseg.core.nuclei import Change, centre_pixels, is_reviewed
+from napari_nucseg.core.tiling import Box
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,7 +107,7 @@ class Review:
         self._rest.setInterval(REST_MS)
         self._rest.timeout.connect(self._on_rest)
         self._shown = LabelsView(self.labels, self.session, self.mpp)
-        self._brush = Brush(self.labels, self.session, self.edits)
+        self._brush = Brush(self.labels, self.session, self.edits, lambda id_: self.select([id_]))
         self.view: PointsView | None = None
         self._gestures: PointGestures | None = None
         self._elsewhere = KeysElsewhere(self.viewer, self.labels, self.say)
@@ -135,7 +136,7 @@ class Review:
             self._help = HelpLine(points)
             connect_all([points.events.mode], self._on_mode)
             points.editable = self.busy is None
-        bind_keys(self.actions, self.labels, points, self._brush.new_label, self.say)
+        bind_keys(self.actions, self.labels, points, self._new_nucleus, self.say)
         self.labels.editable = self.busy is None
 
     def end(self) -> None:
@@ -197,7 +198,7 @@ class Review:
         """Tell the user."""
         self.said.emit(text, alarm)
         self.viewer.status = text
-        self._passing = alarm
+        self._passing = bool(text)
 
     def window(self) -> Any:
         """Return the window that a dialog belongs to."""
@@ -252,9 +253,17 @@ class Review:
     def reveal(self, change: Change) -> None:
         """Move the camera to where something has changed, unless it is seen already."""
         shown, box = view_box(self.viewer, self.labels), change.box
+        if box is None and len(change.records):  # a state or a class
+            y, x = centre_pixels(change.records[0])
+            box = Box(int(y), int(y) + 1, int(x), int(x) + 1)
         if box is not None and shown is not None and shown.cut(box) is None:
             centre = ((box.y0 + box.y1) / 2, (box.x0 + box.x1) / 2)
             go_to(self.viewer, self.labels, centre, box.shape[0] * box.shape[1], self.mpp)
+
+    def _new_nucleus(self) -> None:
+        """Let the brush paint a nucleus of its own, and none that is selected."""
+        self.select([])
+        self._brush.new_label()
 
     @property
     def clicking(self) -> bool:
@@ -277,6 +286,7 @@ class Review:
         if clicking:
             self._hinted = True
             self.say(HINT)
+            self._passing = False
 
     def show_points(self, look: Look) -> None:
         """Show the centres in a look."""
@@ -288,7 +298,6 @@ class Review:
         self.refusals += alarm
         if text or self._passing:  # what was said is past after an edit that was made
             self.say(text, alarm)
-            self._passing = bool(text)
 
     def _on_busy(self, why: str | None) -> None:
         layers = [layer for layer in (self.labels, self.points) if layer is not None]

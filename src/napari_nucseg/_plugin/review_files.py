@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QPushButton, QWidget
 
 from napari_nucseg._plugin.compute import Request
 from napari_nucseg._plugin.flow import report_error
-from napari_nucseg._plugin.images import axes_of, pixels_of
+from napari_nucseg._plugin.images import REVIEW_MPP, axes_of, mpp_of, pixels_of
 from napari_nucseg._plugin.parts import column, hint, say
 from napari_nucseg._plugin.results import KEY
 from napari_nucseg._plugin.review_import import Importer
@@ -69,6 +69,8 @@ class ReviewFiles:
         What the fields of the panel say; None if they can't be used, which is said.
     say : callable (text, alarm)
     refresh : callable ()
+    state_mpp : callable (float)
+        States the resolution of the image.
     """
 
     def __init__(
@@ -80,9 +82,10 @@ class ReviewFiles:
         request: Callable[[], Request | None],
         say: Callable[[str, bool], None],
         refresh: Callable[[], None],
+        state_mpp: Callable[[float], None],
     ) -> None:
         self._viewer, self._panel, self._flow, self._services = viewer, panel, flow, services
-        self._request, self._say, self._refresh = request, say, refresh
+        self._request, self._say, self._refresh, self._state_mpp = request, say, refresh, state_mpp
         self.offer, self.archive = Offer(), Archive(services, say)
         self.importer = Importer(say, refresh)
         self._image: Image | None = None
@@ -99,6 +102,8 @@ class ReviewFiles:
     def set_image(self, image: Image | None) -> None:
         """Look for a saved review of an image."""
         self._image, self._found = image, self.archive.find(image)
+        if image is not None and self._found is not None:  # for an image that does not say its resolution
+            image.metadata[REVIEW_MPP] = self.archive.mpp(self._found)
 
     def set_model(self, model: Model | None, device: str) -> None:
         """Let a review that lacks this model go on with it, see `ReviewDesk.equip`."""
@@ -187,6 +192,10 @@ class ReviewFiles:
         self._flow.adopt(results, session, usable)
         live = int(session.live.sum())
         text = f"Resumed: {live:,} nuclei as you left them."
+        mpp = results.about["mpp"]
+        if image is self._image and mpp is not None and mpp_of(image).value != mpp:
+            self._state_mpp(mpp)
+            text += f" The resolution is {mpp:.4g} µm/px again, at which they were found."
         if usable is None:
             text += (
                 " Its model is not installed, so that centres can't be added or moved; add it from a folder."

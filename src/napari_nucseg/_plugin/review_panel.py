@@ -242,7 +242,8 @@ class ReviewPanel(QWidget):
 
     def _show_current(self, session: Session, queue: ReviewQueue, records: NDArray[Any]) -> None:
         if not len(records):
-            left = f"{queue.remaining:,} left to review" if queue.remaining else "Nothing left in this filter"
+            done = "Nothing left in this filter" if self.filter.is_on else "All is reviewed"
+            left = f"{queue.remaining:,} left to review" if queue.remaining else done
             self.current.show_lines("No nucleus is selected", f"{left}; {NOTHING_SELECTED}")
         elif len(records) == 1:
             id_ = int(records["id"][0])

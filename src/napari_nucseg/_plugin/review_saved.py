@@ -112,6 +112,17 @@ class Archive:
             return None
         return None if found is None or found in kept_folders() else found
 
+    @staticmethod
+    def mpp(folder: Path) -> Mpp:
+        """Return the resolution at which a saved review was made; unknown where it can't be read."""
+        from napari_nucseg.io.session_format import read_manifest
+
+        try:
+            value = read_manifest(folder).about.get("mpp")
+            return Mpp() if value is None else Mpp.stated(value, "the saved review")
+        except NucSegError:  # opening it will say why
+            return Mpp()
+
     def keep(self, review: Review) -> Keeper:
         """Have a review saved from now on."""
         opened = self._opened.pop(id(review.session), None)

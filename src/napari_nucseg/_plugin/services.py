@@ -66,7 +66,7 @@ class Services:
     load_runtime: Callable[[Model, str], Runtime] = _load_runtime
     inspect_devices: Callable[[], DeviceReport] = _inspect_devices
     warm_up: Callable[[], None] = _warm_up
-    ask_existing: Callable[[Any, str, int, bool], Choice] = questions.ask_existing
+    ask_existing: Callable[[Any, str, int, str | None], Choice] = questions.ask_existing
     ask_update: Callable[[Any, str, int, int], Choice] = questions.ask_update
     ask_files: Callable[[Any, list[Path]], Choice] = questions.ask_files
     ask_folder: Callable[[Any, str], Path | None] = questions.ask_folder

@@ -55,7 +55,7 @@ class NucSegWidget(QWidget):
         self.review = ReviewSection(napari_viewer, self, self._begin_review, self._on_counted, self.refresh)
         self.files = ReviewFiles(
             napari_viewer, self.review.panel, self.flow, self._services,
-            lambda: self._request(self._why_no_click, whole=True), self.set_status, self.refresh,
+            lambda: self._request(self._why_no_click, whole=True), self.set_status, self.refresh, self.mpp.state,
         )  # fmt: skip
         self._lay_out()
         self._connect()
@@ -256,6 +256,7 @@ class NucSegWidget(QWidget):
         self.region.set_image(self.image.layer)
         self.review.panel.set_image(self.image.layer)
         self.files.set_image(self.image.layer)
+        self.mpp.refresh()  # which the saved review may know
         self.refresh()
 
     def _on_model(self) -> None:
