@@ -105,9 +105,9 @@ def test_a_review_that_is_open_is_not_offered(run_panel, world):
     keeper = keeper_of(review_of(run_panel))
     run_panel.until(lambda: keeper.saved_at is not None)
     assert keeper.folder in kept_folders()
-    assert run_panel.widget.files.archive.find(run_panel.layer("tissue")) is None
+    assert not run_panel.widget.files.archive.find(run_panel.layer("tissue"))
     run_panel.viewer.layers.remove(run_panel.layer("tissue nuclei"))
-    run_panel.until(lambda: run_panel.widget.files.archive.find(run_panel.layer("tissue")) is not None)
+    run_panel.until(lambda: bool(run_panel.widget.files.archive.find(run_panel.layer("tissue"))))
 
 
 def test_a_damaged_review_is_rescued_or_left_alone(run_panel, world, make_panel, synthetic, notes):
@@ -374,3 +374,26 @@ def test_a_review_that_nobody_keeps_is_said_to_be_unsaved(panel):
     panel.widget.flow.desk.listeners.clear()
     panel.run()
     assert saved_line(panel) == "This review is not saved."
+
+
+def test_a_saved_review_is_not_passed_over_without_a_question(run_panel, world, make_panel, synthetic):
+    review_of(run_panel).session.accept(int(review_of(run_panel).session.records["id"][0]))
+    keeper_of(review_of(run_panel)).close_and_wait()
+    again = reopen(make_panel, synthetic, world)
+    world.answer = Choice.CANCEL
+    again.widget.run()
+    assert world.asked[-1] == (world.base / "tissue.nucseg",)
+    assert again.widget.flow.busy is None
+    world.answer = Choice.ANEW
+    again.run()
+    review = review_of(again)
+    review.session.accept(int(review.session.records["id"][3]))
+    keeper_of(review).close_and_wait()
+    third = reopen(make_panel, synthetic, world)
+    offer = third.widget.files.offer
+    assert [offer._choice.itemText(k) for k in range(2)] == ["tissue-2.nucseg", "tissue.nucseg"]
+    offer._choice.setCurrentIndex(1)
+    world.answer = Choice.RESUME
+    third.widget.review.panel.click.click()
+    third.until(lambda: third.widget.results is not None)
+    assert keeper_of(review_of(third)).folder == world.base / "tissue.nucseg"

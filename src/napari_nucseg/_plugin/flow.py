@@ -297,6 +297,8 @@ class SegmentFlow:
         left = self._discard(results)
         if old is not None:
             show_earlier(old, True)
+            if old.points in self._viewer.layers and not self._closed:
+                self._viewer.layers.selection.active = old.points  # the keys of the review work there
         return "the review is as it was" if self._updates else left
 
     def _discard(self, results: ResultLayers | None) -> str:

@@ -15,7 +15,13 @@ class Choice(Enum):
     KEEP = "keep both"
     REPLACE = "replace"
     UPDATE = "update"
+    RESUME = "resume"
+    ANEW = "anew"
     CANCEL = "cancel"
+
+
+def _nuclei(count: int) -> str:
+    return "1 nucleus" if count == 1 else f"{count:,} nuclei"
 
 
 def ask_existing(parent: Any, name: str, count: int, edited: str | None) -> Choice:
@@ -55,7 +61,7 @@ def ask_update(parent: Any, name: str, count: int, reviewed: int) -> Choice:
     box = QMessageBox(
         QMessageBox.Icon.Question,
         "NucSeg",
-        f"You have reviewed {reviewed:,} nuclei in '{name}', which holds {count:,}.",
+        f"You have reviewed {_nuclei(reviewed)} in '{name}', which holds {count:,}.",
         QMessageBox.StandardButton.NoButton,
         parent,
     )
@@ -63,6 +69,21 @@ def ask_update(parent: Any, name: str, count: int, reviewed: int) -> Choice:
     update = box.addButton("Update: keep what you have reviewed", QMessageBox.ButtonRole.AcceptRole)
     keep = box.addButton("Keep both (new layers)", QMessageBox.ButtonRole.ActionRole)
     return _answer(box, update, {update: Choice.UPDATE, keep: Choice.KEEP})
+
+
+def ask_resume(parent: Any, folder: Path) -> Choice:
+    """Ask whether to go on with a review that was saved, instead of beginning another one of the same image."""
+    box = QMessageBox(
+        QMessageBox.Icon.Question,
+        "NucSeg",
+        f"A review of this image was saved in '{folder.name}'.",
+        QMessageBox.StandardButton.NoButton,
+        parent,
+    )
+    box.setInformativeText("Go on with it, or begin another one beside it? The saved one stays as it is.")
+    resume = box.addButton("Resume the saved review", QMessageBox.ButtonRole.AcceptRole)
+    anew = box.addButton("Begin another one", QMessageBox.ButtonRole.ActionRole)
+    return _answer(box, resume, {resume: Choice.RESUME, anew: Choice.ANEW})
 
 
 def ask_files(parent: Any, paths: list[Path]) -> Choice:

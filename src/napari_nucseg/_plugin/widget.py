@@ -140,7 +140,7 @@ class NucSegWidget(QWidget):
     def run(self) -> None:
         """Segment what the fields say."""
         layer, request = self.image.layer, self._request(self._why_not, whole=False)
-        if layer is not None and request is not None:
+        if layer is not None and request is not None and self.files.may_begin():
             self.flow.start(layer, request, self)
 
     def _request(self, why_not: Callable[[], str | None], whole: bool) -> Request | None:
@@ -170,7 +170,7 @@ class NucSegWidget(QWidget):
     def _begin_review(self) -> Review | None:
         """Begin a review without a run."""
         layer, request = self.image.layer, self._request(self._why_no_click, whole=True)
-        if layer is None or request is None:
+        if layer is None or request is None or not self.files.may_begin():
             return None
         results = self.flow.start_review(layer, request)
         return None if results is None else results.review
