@@ -53,6 +53,7 @@ class World:
             load_runtime=self.load,
             inspect_devices=lambda: self.report,
             warm_up=lambda: None,
+            ask_resume=self.ask,
             ask_existing=self.ask,
             ask_update=self.ask,
             ask_files=self.ask,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from napari_nucseg._plugin.compute import Cancelled
+from napari_nucseg._plugin.questions import Choice
 from napari_nucseg._plugin.review_busy import work_apart
 from napari_nucseg._plugin.review_edits import EditQueue
 from napari_nucseg._plugin.review_points import Overlay
@@ -211,6 +212,22 @@ def test_a_label_for_a_new_nucleus_stays_its_own(desk, square):
     desk.agree()
 
 
+def test_the_next_stroke_goes_on_with_the_nucleus_begun_by_the_one_before(desk, square):
+    first = int(desk.session.table()["id"].iloc[0])
+    desk.review.select([first])
+    desk.viewer.layers.selection.active = desk.labels
+    desk.hand.key("m")
+    y, x = (int(v) for v in desk.empty())
+    before = desk.session.record(first)
+    for shift in (0, 4):
+        with desk.labels.block_history():
+            square(desk, y, x + shift, desk.labels.selected_label, side=6)
+    new = desk.session.at(y + 2, x + 2)
+    assert new == desk.session.at(y + 2, x + 8) == desk.labels.selected_label == desk.review.selected()[0]
+    assert desk.session.record(first).tobytes() == before.tobytes()
+    desk.agree()
+
+
 def points_file(path, *points):
     geometry = {"type": "MultiPoint", "coordinates": points}
     path.write_text(json.dumps({"type": "Feature", "geometry": geometry, "properties": {}}))
@@ -286,3 +303,49 @@ def test_a_drag_ends_with_its_layer(desk):
     assert desk.session.can_undo == "Move"
     desk.session.undo()
     assert desk.centre(id_) == start
+
+
+def test_an_import_ends_with_its_panel_and_the_review_goes_on(importing, gated):
+    review = importing.widget.results.review
+    importing.viewer.window.remove_dock_widget(importing.widget)
+    assert review.busy is None
+    assert review.points.editable
+    assert review.edits.waiting == 2
+    gated.let(1000)
+    importing.until(lambda: not review.edits.waiting)
+    importing.idle()
+    importing.qtbot.wait(30)
+    assert review.session.at(400, 400)
+    assert review.session.live.sum() == 2  # none of the file
+    review.points.add([[20.0, 20.0]])
+    importing.until(lambda: review.session.live.sum() == 3)
+
+
+@pytest.mark.parametrize("released", ["before", "after"])
+def test_an_update_by_a_new_run_ends_a_drag_where_it_is(desk, world, released):
+    session, [id_], before = desk.session, desk.nuclei(), desk.session.live.sum()
+    start = desk.centre(id_)
+    there, beyond = (start[0] + 5, start[1] + 4), (start[0] + 9, start[1] + 8)
+    desk.activate(desk.points, "select")
+    desk.hand.see(start)
+    desk.hand.press(start)
+    desk.hand.move(there)
+    world.answer = Choice.UPDATE
+    desk.panel.widget.run_bar.run_button.click()
+    desk.hand.move(there)
+    if released == "before":
+        desk.hand.release(there)
+    desk.panel.wait()
+    if released == "after":
+        desk.hand.move(beyond)
+        desk.hand.release(beyond)
+    assert desk.panel.status.startswith("Updated: the 1 nucleus you reviewed was kept")
+    np.testing.assert_allclose(desk.centre(id_), there, atol=0.2)
+    assert session._drag is None
+    assert desk.points.editable
+    assert abs(int(session.live.sum()) - int(before)) < 5
+    desk.agree()
+    while session.undo():
+        pass
+    assert desk.centre(id_) == start
+    desk.agree()

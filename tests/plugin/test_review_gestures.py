@@ -8,7 +8,9 @@ from qtpy.QtCore import Qt
 
 from napari_nucseg.core.nuclei import State
 from tests.fakes import fake_card
+from tests.plugin.desk import Desk
 from tests.plugin.hand import CTRL, SHIFT
+from tests.session.boards import assert_sound, state_of
 
 
 def test_a_click_adds_a_nucleus_and_undo_takes_it_away(desk):
@@ -245,3 +247,45 @@ def test_what_is_selected_follows_the_mouse_after_a_class_was_added_too(desk):
     desk.hand.key("x")
     assert desk.session.at(*desk.centre(first)) == first
     assert not desk.session.live[desk.session.rows_of([second])[0]]
+
+
+def test_all_gestures_on_an_image_of_other_pixels_than_the_model_s(make_panel, synthetic):
+    panel = make_panel(show=True)
+    panel.viewer.add_image(synthetic.image, name="tissue", rgb=True, scale=(0.5, 0.5), units=("um", "um"))
+    panel.run()
+    desk = Desk(panel)
+    session, before = desk.session, state_of(desk.session)
+    assert session.scale.model == (1024, 1024)
+    pixel, moved = desk.empty(), desk.nuclei()[0]
+    desk.activate(desk.points, "add")
+    desk.hand.see(pixel)
+    desk.hand.click(pixel)
+    new = session.at(*pixel)
+    np.testing.assert_allclose(desk.centre(new), pixel, atol=0.1)
+    start = desk.centre(moved)
+    stop = (start[0] + 4, start[1] - 3)
+    desk.activate(desk.points, "select")
+    desk.hand.see(start)
+    desk.hand.drag(start, stop)
+    np.testing.assert_allclose(desk.centre(moved), stop, atol=0.1)
+    assert session.at(*stop) == moved
+    desk.agree()
+    desk.hand.see(pixel)
+    desk.activate(desk.labels, "paint")
+    desk.labels.brush_size, desk.labels.selected_label = 3, new
+    area = session.record(new)["area"]
+    desk.hand.drag(pixel, (pixel[0] + 14, pixel[1]))
+    assert session.at(pixel[0] + 13, pixel[1]) == new
+    assert session.record(new)["area"] > area
+    desk.agree()
+    assert_sound(session)
+    desk.activate(desk.points, "select")
+    desk.hand.click(desk.centre(new))
+    desk.hand.key(Qt.Key.Key_Delete)
+    assert not (desk.labels.data == new).any()
+    desk.agree()
+    for name in ("Delete", "Paint", "Move", "Add"):
+        assert session.can_undo == name
+        desk.hand.key("z", CTRL)
+    assert state_of(session) == before
+    desk.agree()

@@ -7,6 +7,7 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
+from napari_nucseg._plugin.review_elsewhere import ELSEWHERE
 from napari_nucseg.core.nuclei import State
 from napari_nucseg.errors import NucSegError
 from tests.plugin.desk import Desk
@@ -40,8 +41,20 @@ def test_walk_accept_reject_and_retype_by_keys(desk):
     desk.hand.key("p")
     assert desk.review.selected() == [third]
     desk.hand.key("p")
-    assert desk.review.actions.selected() == [second]  # where it was: it has neither point nor pixels
+    assert desk.review.actions.selected() == [second]  # where it was: it has a cross and no pixels
+    assert desk.panel.status == f"Nucleus {second} is rejected; A brings it back."
+    desk.agree()
+    cross = len(desk.points.data) - 1
+    assert desk.points.data[cross].tolist() == list(desk.centre(second))
+    assert (str(desk.points.symbol[cross]), bool(desk.points.shown[cross])) == ("x", True)
+    desk.hand.drag(desk.centre(second), np.array(desk.centre(second)) + 5)  # it stays
+    desk.points.selected_data = {cross}
+    desk.points.remove_selected()
+    assert desk.points.data[cross].tolist() == list(desk.centre(second))
+    assert state(desk, second) is State.REJECTED
+    desk.agree()
     desk.hand.key("a")
+    assert (desk.points.symbol == "disc").all()
     assert state(desk, second) is State.ACCEPTED
     desk.agree()
     desk.hand.key("9")
@@ -126,6 +139,8 @@ def test_the_camera_keeps_a_sensible_zoom_and_alters_a_useless_one(desk):
     desk.activate(desk.points, "select")
     camera.zoom = 12
     desk.hand.key("n")
+    desk.hand.key("x")
+    desk.hand.key("p")
     assert camera.zoom == 12
     for useless in (0.2, 4000):
         camera.zoom = useless
@@ -148,6 +163,45 @@ def test_question_mark_shows_the_keys(desk):
     ]
     assert len(shown) == 1
     shown[0].close()
+
+
+def test_the_status_bar_tells_of_the_keys_that_work_in_a_review(desk):
+    line = "<C> click to segment, <N> next, <P> back, <A> accept, <X> reject, <1 … 9> class, <?> all keys"
+    for mode in ("add", "select", "pan_zoom"):
+        desk.activate(desk.points, mode)
+        assert desk.viewer.help == line
+    desk.activate(desk.labels, "paint")
+    assert "erase" in desk.viewer.help
+    desk.viewer.layers.remove(desk.labels)
+    desk.activate(desk.points, "select")
+    assert desk.viewer.help != line
+    assert "add" in desk.viewer.help
+
+
+def test_keys_say_where_they_work_and_take_none_from_an_image(desk):
+    image, seen = desk.panel.layer("tissue"), []
+    image.bind_key("n", seen.append)
+    desk.activate(image, "pan_zoom")
+    before = desk.viewer.status
+    desk.hand.key("y")
+    assert desk.viewer.status == before
+    desk.hand.key("n")
+    desk.hand.key("2")
+    assert (len(seen), image.mode) == (1, "transform")
+    assert desk.panel.status == ELSEWHERE
+    desk.review.say("")
+    desk.hand.key("z", CTRL)
+    assert desk.panel.status == ""  # said before
+    desk.viewer.layers.selection.active = desk.points
+    desk.hand.key("s")
+    desk.viewer.layers.selection.active = None
+    desk.hand.key("z", CTRL)
+    assert desk.panel.status == ELSEWHERE
+    desk.review.say("")
+    desk.viewer.layers.remove(desk.labels)
+    desk.viewer.layers.selection.active = image
+    desk.hand.key("n")
+    assert desk.panel.status != ELSEWHERE
 
 
 @pytest.fixture
@@ -176,6 +230,7 @@ def test_click_to_segment_without_a_run(bare, gated, world):
     bare.until(lambda: desk.review.edits.waiting == 0)
     assert bare.status == ""
     assert [desk.session.at(*pixel), desk.session.at(*other)] == [1, 2]
+    assert desk.review.selected() == [desk.labels.selected_label] == [2]
     assert len(world.loaded) == 1
     desk.agree()
     windows = gated.windows
@@ -211,6 +266,20 @@ def test_edits_that_wait_are_cancelled_one_by_one_or_all_at_once(bare, gated):
     bare.until(lambda: desk.review.edits.waiting == 0)
     assert desk.session.at(200, 200) == 1
     desk.agree()
+
+
+def test_a_nucleus_that_comes_late_leaves_what_is_selected_since(desk):
+    [id_] = desk.nuclei()
+    for busy in (lambda: desk.review.select([id_]), lambda: desk.activate(desk.labels, "paint")):
+        desk.activate(desk.points, "add")
+        desk.session.fields._blocks.clear()
+        pixel = desk.empty()
+        desk.points.add([pixel])
+        busy()
+        before = desk.review.selected(), desk.labels.selected_label
+        desk.panel.until(lambda: not desk.review.edits.waiting)
+        assert (desk.review.selected(), desk.labels.selected_label) == before
+        desk.session.undo()
 
 
 def test_a_drag_and_a_deletion_wait_for_maps_too(desk, world):

@@ -13,7 +13,7 @@ import pytest
 from napari_nucseg._plugin.questions import Choice
 from napari_nucseg._plugin.results import REVIEW
 from napari_nucseg._plugin.review_keeper import Keeper, close_all, keeper_of, kept_folders
-from napari_nucseg._plugin.review_update import fits
+from napari_nucseg._plugin.review_update import why_no_update
 from napari_nucseg.core.nuclei import State
 from napari_nucseg.core.scale import Scale
 from napari_nucseg.io.geojson import write_geojson
@@ -78,12 +78,15 @@ def test_a_review_comes_back_in_another_window_and_goes_on_there(
     keeper_of(review_of(run_panel)).close_and_wait()
     again = reopen(make_panel, synthetic, world)
     assert again.widget.files.offer.isVisibleTo(again.widget)
+    again.widget.mpp.state(0.5)
     again.widget.files.offer.button.click()
     again.until(lambda: again.widget.results is not None)
     back = review_of(again).session
     np.testing.assert_array_equal(back.labels, before[0])
     assert back.records.tobytes() == before[1]
     assert "Resumed" in again.status
+    assert "The resolution is 0.25 µm/px again" in again.status
+    assert again.widget.mpp.mpp.value == 0.25
     shown = review_of(again).labels._slice.image.view  # drawn in the colours of the classes, as it was before
     np.testing.assert_array_equal(shown, review_of(run_panel).labels._slice.image.view)
     assert not again.widget.files.offer.isVisibleTo(again.widget)
@@ -102,9 +105,9 @@ def test_a_review_that_is_open_is_not_offered(run_panel, world):
     keeper = keeper_of(review_of(run_panel))
     run_panel.until(lambda: keeper.saved_at is not None)
     assert keeper.folder in kept_folders()
-    assert run_panel.widget.files.archive.find(run_panel.layer("tissue")) is None
+    assert not run_panel.widget.files.archive.find(run_panel.layer("tissue"))
     run_panel.viewer.layers.remove(run_panel.layer("tissue nuclei"))
-    run_panel.until(lambda: run_panel.widget.files.archive.find(run_panel.layer("tissue")) is not None)
+    run_panel.until(lambda: bool(run_panel.widget.files.archive.find(run_panel.layer("tissue"))))
 
 
 def test_a_damaged_review_is_rescued_or_left_alone(run_panel, world, make_panel, synthetic, notes):
@@ -144,6 +147,29 @@ def test_a_folder_that_cannot_be_written_is_told_and_tried_again(run_panel, worl
     assert read_session(keeper.folder).records.tobytes() == session.records.tobytes()
 
 
+def test_whatever_goes_wrong_in_saving_no_edit_fails(run_panel, monkeypatch):
+    review, failures = review_of(run_panel), [OSError("no such device"), RuntimeError("boom")]
+    session, keeper = review.session, keeper_of(review)
+    folder = keeper._folder
+
+    def fail():
+        if failures:
+            raise failures.pop(0)
+        return folder()
+
+    monkeypatch.setattr(keeper, "_folder", fail)
+    first, second, third = session.records["id"][:3].tolist()
+    session.accept(first)
+    assert saved_line(run_panel) == "Saving fails at present: no such device"
+    review.edits.do(lambda: session.accept([second]))
+    assert review.refusals == 0
+    assert saved_line(run_panel) == "Saving fails at present: boom"
+    session.accept(third)
+    run_panel.until(lambda: saved_line(run_panel).startswith("Saved"))
+    assert keeper.flush()
+    assert read_session(keeper.folder).records.tobytes() == session.records.tobytes()
+
+
 def test_a_review_of_an_image_without_a_file_says_where_it_is_saved(run_panel, world):
     world.base = None
     session = review_of(run_panel).session
@@ -170,6 +196,7 @@ def test_nuclei_go_to_qupath_and_come_back(run_panel, world, tmp_path):
     write_geojson(path, session.labels, table, {c.name: c.colour for c in session.classes}, "tissue")
     content = json.loads(path.read_text())
     first, second = content["features"][0], content["features"][1]
+    deleted = content["features"].pop()
     first["properties"]["classification"] = {"name": "Mitosis", "color": [1, 2, 3]}
     x, y = 500, 20
     square = [[x, y], [x + 9, y], [x + 9, y + 9], [x, y + 9], [x, y]]
@@ -181,7 +208,9 @@ def test_nuclei_go_to_qupath_and_come_back(run_panel, world, tmp_path):
     before = session.labels.copy()
     run_panel.widget.review.panel.import_button.click()
     run_panel.until(lambda: run_panel.status.startswith("Imported"))
-    assert f"1 added, 1 changed, {len(table) - 1} as they were" in run_panel.status.replace(",", ",")
+    assert f"1 added, 1 changed, {len(table) - 2} as they were" in run_panel.status
+    assert run_panel.status.endswith(" 1 nuclei of this review are not in the file and were kept.")
+    assert session.at(*session.record(int(deleted["properties"]["measurements"]["NucSeg id"]))[["y", "x"]])
     changed = session.record(int(first["properties"]["measurements"]["NucSeg id"]))
     assert session.classes[changed["kind"]].name == "Mitosis"
     assert session.classes[changed["kind"]].colour == (1, 2, 3)
@@ -281,7 +310,8 @@ def test_a_review_whose_model_is_added_later_goes_on_at_its_resolution(make_pane
     review.edits.do(lambda: back.add(*place))
     again.until(lambda: "The model 'fake' of this review is not installed" in again.status)
     assert not back.at(*place)
-    assert not fits(review, again.widget._request(again.widget._why_no_click, whole=True))
+    why = why_no_update(review, again.widget._request(again.widget._why_no_click, whole=True))
+    assert "found by the model fake" in why
     services = replace(world.services(), open_model=lambda _path: right)
     again.widget.model._services = services
     again.widget.model.add(Path("fake"))
@@ -344,3 +374,26 @@ def test_a_review_that_nobody_keeps_is_said_to_be_unsaved(panel):
     panel.widget.flow.desk.listeners.clear()
     panel.run()
     assert saved_line(panel) == "This review is not saved."
+
+
+def test_a_saved_review_is_not_passed_over_without_a_question(run_panel, world, make_panel, synthetic):
+    review_of(run_panel).session.accept(int(review_of(run_panel).session.records["id"][0]))
+    keeper_of(review_of(run_panel)).close_and_wait()
+    again = reopen(make_panel, synthetic, world)
+    world.answer = Choice.CANCEL
+    again.widget.run()
+    assert world.asked[-1] == (world.base / "tissue.nucseg",)
+    assert again.widget.flow.busy is None
+    world.answer = Choice.ANEW
+    again.run()
+    review = review_of(again)
+    review.session.accept(int(review.session.records["id"][3]))
+    keeper_of(review).close_and_wait()
+    third = reopen(make_panel, synthetic, world)
+    offer = third.widget.files.offer
+    assert [offer._choice.itemText(k) for k in range(2)] == ["tissue-2.nucseg", "tissue.nucseg"]
+    offer._choice.setCurrentIndex(1)
+    world.answer = Choice.RESUME
+    third.widget.review.panel.click.click()
+    third.until(lambda: third.widget.results is not None)
+    assert keeper_of(review_of(third)).folder == world.base / "tissue.nucseg"

@@ -279,7 +279,7 @@ def test_a_second_run_asks(panel, world, answer, left):
     data = first.data.copy()
     world.answer = answer
     panel.run()
-    assert world.asked == [("tissue nuclei", len(panel.layer("tissue centres").data), False)]
+    assert world.asked == [("tissue nuclei", len(panel.layer("tissue centres").data), None)]
     assert panel.names == left
     np.testing.assert_array_equal(first.data, data)
     assert (first in panel.viewer.layers) == (answer is not Choice.REPLACE)

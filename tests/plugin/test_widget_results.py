@@ -273,7 +273,7 @@ def answer_with(text):
 )
 def test_the_questions(qtbot, tmp_path, button, choice):
     seen = answer_with(button)
-    assert questions.ask_existing(None, "x nuclei", 1234, True) is choice
+    assert questions.ask_existing(None, "x nuclei", 1234, "Set 0.25.") is choice
     assert "'x nuclei' with 1,234 nuclei" in seen[0]
     assert "loses these edits" in seen[0]
     assert seen[0].replace("&", "").endswith("Keep both (new layers)")

@@ -14,7 +14,7 @@ from napari_nucseg._plugin.parts import connect_all, disconnect_all
 from napari_nucseg._plugin.questions import Choice
 from napari_nucseg._plugin.results import ResultLayers, find_results
 from napari_nucseg._plugin.review_desk import ReviewDesk
-from napari_nucseg._plugin.review_update import TAKING, Update, Watch, fits, show_earlier
+from napari_nucseg._plugin.review_update import TAKING, Update, Watch, show_earlier, why_no_update
 from napari_nucseg._plugin.run import RunController
 from napari_nucseg._plugin.services import RuntimeCache, Services
 from napari_nucseg.errors import NucSegError
@@ -140,9 +140,11 @@ class SegmentFlow:
         """Ask what to do with earlier results; those of a review that nobody has begun are of no interest."""
         if old.review is not None and not old.total() and not old.edited:
             return Choice.REPLACE
-        if old.edited and fits(old.review, request):
+        why = why_no_update(old.review, request)
+        if old.edited and why is None:
             return self._services.ask_update(parent, old.labels.name, old.total(), old.edits)
-        return self._services.ask_existing(parent, old.labels.name, old.total(), old.edited)
+        edited = why if old.edited else None
+        return self._services.ask_existing(parent, old.labels.name, old.total(), edited)
 
     def start_review(self, image: Image, request: Request) -> ResultLayers | None:
         """Begin a review of an image without a run: every click segments one nucleus.
@@ -295,6 +297,8 @@ class SegmentFlow:
         left = self._discard(results)
         if old is not None:
             show_earlier(old, True)
+            if old.points in self._viewer.layers and not self._closed:
+                self._viewer.layers.selection.active = old.points  # the keys of the review work there
         return "the review is as it was" if self._updates else left
 
     def _discard(self, results: ResultLayers | None) -> str:

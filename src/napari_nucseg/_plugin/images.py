@@ -23,6 +23,9 @@ STATED = "napari_nucseg_stated_mpp"
 FILE_MPP = "napari_nucseg_file_mpp"
 """Key of a layer's metadata for what the file of a layer says that another reader has opened."""
 
+REVIEW_MPP = "napari_nucseg_review_mpp"
+"""Key of a layer's metadata for the resolution at which a saved review of it was made."""
+
 IMAGE_ID = "napari_nucseg_image_id"
 """Key of a layer's metadata that ties its results to it, whatever the layers are renamed to."""
 
@@ -112,7 +115,8 @@ def read_mpp(layer: Image) -> Mpp:
             return Mpp.stated(known["mpp"], source if source != "unknown" else "layer metadata")
         except NucSegError as error:
             return Mpp(None, f"unknown ({error})")
-    return _from_scale(layer) or layer.metadata.get(FILE_MPP) or Mpp(None, source)
+    found = _from_scale(layer) or layer.metadata.get(FILE_MPP) or Mpp(None, source)
+    return layer.metadata.get(REVIEW_MPP, found) if found.value is None else found
 
 
 def file_to_ask(layer: Image) -> str | None:

@@ -15,10 +15,16 @@ class Choice(Enum):
     KEEP = "keep both"
     REPLACE = "replace"
     UPDATE = "update"
+    RESUME = "resume"
+    ANEW = "anew"
     CANCEL = "cancel"
 
 
-def ask_existing(parent: Any, name: str, count: int, edited: bool) -> Choice:
+def _nuclei(count: int) -> str:
+    return "1 nucleus" if count == 1 else f"{count:,} nuclei"
+
+
+def ask_existing(parent: Any, name: str, count: int, edited: str | None) -> Choice:
     """Ask what to do with the results of an earlier run.
 
     Parameters
@@ -27,10 +33,10 @@ def ask_existing(parent: Any, name: str, count: int, edited: bool) -> Choice:
         Of the Labels layer.
     count : int
         Nuclei in it.
-    edited : bool
-        Whether they were edited by hand.
+    edited : str or None
+        If they were edited by hand: why a run can't keep these edits.
     """
-    warning = "\n\nThey were edited by hand: replacing them loses these edits." if edited else ""
+    warning = f"\n\nThey were edited by hand: replacing them loses these edits. {edited}" if edited else ""
     return _ask(
         parent,
         f"This image has results already: '{name}' with {count:,} nuclei.",
@@ -55,7 +61,7 @@ def ask_update(parent: Any, name: str, count: int, reviewed: int) -> Choice:
     box = QMessageBox(
         QMessageBox.Icon.Question,
         "NucSeg",
-        f"You have reviewed {reviewed:,} nuclei in '{name}', which holds {count:,}.",
+        f"You have reviewed {_nuclei(reviewed)} in '{name}', which holds {count:,}.",
         QMessageBox.StandardButton.NoButton,
         parent,
     )
@@ -63,6 +69,21 @@ def ask_update(parent: Any, name: str, count: int, reviewed: int) -> Choice:
     update = box.addButton("Update: keep what you have reviewed", QMessageBox.ButtonRole.AcceptRole)
     keep = box.addButton("Keep both (new layers)", QMessageBox.ButtonRole.ActionRole)
     return _answer(box, update, {update: Choice.UPDATE, keep: Choice.KEEP})
+
+
+def ask_resume(parent: Any, folder: Path) -> Choice:
+    """Ask whether to go on with a review that was saved, instead of beginning another one of the same image."""
+    box = QMessageBox(
+        QMessageBox.Icon.Question,
+        "NucSeg",
+        f"A review of this image was saved in '{folder.name}'.",
+        QMessageBox.StandardButton.NoButton,
+        parent,
+    )
+    box.setInformativeText("Go on with it, or begin another one beside it? The saved one stays as it is.")
+    resume = box.addButton("Resume the saved review", QMessageBox.ButtonRole.AcceptRole)
+    anew = box.addButton("Begin another one", QMessageBox.ButtonRole.ActionRole)
+    return _answer(box, resume, {resume: Choice.RESUME, anew: Choice.ANEW})
 
 
 def ask_files(parent: Any, paths: list[Path]) -> Choice:

@@ -18,12 +18,15 @@ from napari_nucseg._plugin.review_brush import Brush
 from napari_nucseg._plugin.review_busy import Busy
 from napari_nucseg._plugin.review_camera import go_to, view_box
 from napari_nucseg._plugin.review_edits import EditQueue
+from napari_nucseg._plugin.review_elsewhere import KeysElsewhere
 from napari_nucseg._plugin.review_gestures import PointGestures
+from napari_nucseg._plugin.review_help import HelpLine
 from napari_nucseg._plugin.review_keys import bind_keys, unbind_keys
 from napari_nucseg._plugin.review_labels import LabelsView
 from napari_nucseg._plugin.review_points import MOST, PointsView
 from napari_nucseg._plugin.review_selection import Selection
-from napari_nucseg.core.nuclei import Change, is_reviewed
+from napari_nucseg.core.nuclei import Change, centre_pixels, is_reviewed
+from napari_nucseg.core.tiling import Box
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,9 +107,10 @@ class Review:
         self._rest.setInterval(REST_MS)
         self._rest.timeout.connect(self._on_rest)
         self._shown = LabelsView(self.labels, self.session, self.mpp)
-        self._brush = Brush(self.labels, self.session, self.edits)
+        self._brush = Brush(self.labels, self.session, self.edits, lambda id_: self.select([id_]))
         self.view: PointsView | None = None
         self._gestures: PointGestures | None = None
+        self._elsewhere = KeysElsewhere(self.viewer, self.labels, self.say)
         self._shown.set_classes(self.look)
         self._selection = Selection(self.viewer, self.labels, self.session, self._tell_selected)
         self.adopt_points(self.points)
@@ -115,6 +119,7 @@ class Review:
         self._camera = [self.viewer.scene.camera.events.center, self.viewer.scene.camera.events.zoom]
         connect_all(self._camera, self._on_camera)
         connect_all([self.viewer.layers.events.removed], self._on_removed)
+        connect_all([self.viewer.layers.selection.events.active], self._on_active)
         connect_all([self.labels.events.data], self._on_data)
         self._brush.new_label()
 
@@ -126,11 +131,12 @@ class Review:
             self.view.window = view_box(self.viewer, self.labels)
             self.view.set_look(self.look)
             points.selected_data = set()
-            self._gestures = PointGestures(self.view, self.session, self.edits)
+            self._gestures = PointGestures(self.view, self.session, self.edits, self._on_added)
             self._selection.follow(self.view)
+            self._help = HelpLine(points)
             connect_all([points.events.mode], self._on_mode)
             points.editable = self.busy is None
-        bind_keys(self.actions, self.labels, points, self._brush.new_label, self.say)
+        bind_keys(self.actions, self.labels, points, self._new_nucleus, self.say)
         self.labels.editable = self.busy is None
 
     def end(self) -> None:
@@ -142,11 +148,13 @@ class Review:
         self._rest.stop()
         self._shown.release()
         self._brush.release()
+        self._elsewhere.release()
         self._drop_points()
         self.session.changed.disconnect(self._on_changed)
         self.session.classes_changed.disconnect(self._on_classes)
         disconnect_all(self._camera, self._on_camera)
         disconnect_all([self.viewer.layers.events.removed], self._on_removed)
+        disconnect_all([self.viewer.layers.selection.events.active], self._on_active)
         disconnect_all([self.labels.events.data], self._on_data)
         self._selection.release()
         unbind_keys(self.labels)
@@ -190,7 +198,7 @@ class Review:
         """Tell the user."""
         self.said.emit(text, alarm)
         self.viewer.status = text
-        self._passing = alarm
+        self._passing = bool(text)
 
     def window(self) -> Any:
         """Return the window that a dialog belongs to."""
@@ -232,17 +240,30 @@ class Review:
         go_to(
             self.viewer, self.labels, (float(record["y"]), float(record["x"])), int(record["area"]), self.mpp
         )
-        if self.view is not None:
-            self.view.always = [id_]
+        self.mark_place(id_)
         self._on_rest()
         self.select([id_])
+
+    def mark_place(self, id_: int | None) -> None:
+        """Show the centre of the nucleus that the queue has led to, whatever has become of it."""
+        if self.view is not None:
+            self.view.place = id_ or 0
+            self._settle()
 
     def reveal(self, change: Change) -> None:
         """Move the camera to where something has changed, unless it is seen already."""
         shown, box = view_box(self.viewer, self.labels), change.box
+        if box is None and len(change.records):  # a state or a class
+            y, x = centre_pixels(change.records[0])
+            box = Box(int(y), int(y) + 1, int(x), int(x) + 1)
         if box is not None and shown is not None and shown.cut(box) is None:
             centre = ((box.y0 + box.y1) / 2, (box.x0 + box.x1) / 2)
             go_to(self.viewer, self.labels, centre, box.shape[0] * box.shape[1], self.mpp)
+
+    def _new_nucleus(self) -> None:
+        """Let the brush paint a nucleus of its own, and none that is selected."""
+        self.select([])
+        self._brush.new_label()
 
     @property
     def clicking(self) -> bool:
@@ -265,6 +286,7 @@ class Review:
         if clicking:
             self._hinted = True
             self.say(HINT)
+            self._passing = False
 
     def show_points(self, look: Look) -> None:
         """Show the centres in a look."""
@@ -276,7 +298,6 @@ class Review:
         self.refusals += alarm
         if text or self._passing:  # what was said is past after an edit that was made
             self.say(text, alarm)
-            self._passing = bool(text)
 
     def _on_busy(self, why: str | None) -> None:
         layers = [layer for layer in (self.labels, self.points) if layer is not None]
@@ -301,6 +322,16 @@ class Review:
         self._shown.show(change)
         self._brush.renew_label()
         self._settle()
+
+    def _on_active(self, _event: Any = None) -> None:
+        if self._gestures is not None and self.viewer.layers.selection.active != self.points:
+            self._gestures.stop()
+
+    def _on_added(self, id_: int) -> None:
+        """Select a new nucleus, also one that had to wait for its maps, unless the user is at something else."""
+        dragging = self._gestures is not None and self._gestures.dragging
+        if self.viewer.layers.selection.active == self.points and not dragging:
+            self._selection.add_late(id_)
 
     def _tell_selected(self) -> None:
         """Mark the selected nuclei, and tell who wants to know of them."""
@@ -354,6 +385,7 @@ class Review:
         if self._gestures is not None:
             self._gestures.release()
         self._selection.follow(None)
+        self._help.release()
         disconnect_all([self.points.events.mode], self._on_mode)
         unbind_keys(self.points)
         self.points = self.view = self._gestures = None

@@ -153,6 +153,7 @@ class ReviewActions:
         id_ = self._review.queue.next(after)
         if id_ is None:
             self.current = None
+            self._review.mark_place(None)
             self._review.say("Every nucleus of the filter is reviewed.")
         else:
             self._show(id_)
@@ -160,6 +161,8 @@ class ReviewActions:
     def _show(self, id_: int) -> None:
         self.current = id_
         self._review.look_at(id_)
+        if not self._review.is_live(id_):
+            self._review.say(f"Nucleus {id_} is rejected; A brings it back.")
 
     def _step(self, step: Callable[[], Any], nothing: str) -> None:
         try:

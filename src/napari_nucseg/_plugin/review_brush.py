@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +34,14 @@ class Brush:
         Its data are the session's labels.
     session : Session
     edits : EditQueue
+    select : callable (id)
+        Told of the nucleus that was painted anew, which the next stroke goes on with.
     """
 
-    def __init__(self, labels: Labels, session: Session, edits: EditQueue) -> None:
-        self._labels, self._session, self._edits = labels, session, edits
+    def __init__(
+        self, labels: Labels, session: Session, edits: EditQueue, select: Callable[[int], None]
+    ) -> None:
+        self._labels, self._session, self._edits, self._select = labels, session, edits, select
         self._stroke: Sequence[Any] = ()
         self._taking, self._new = False, 0
         labels._reset_history()
@@ -105,9 +109,11 @@ class Brush:
         """Have the session make the stroke; its labels from `next_id` on stood for nuclei to come."""
         taken = int(self._session.next_id) - next_id  # by edits that were made before this one
         values = np.where(values >= next_id, values + np.uint32(taken), values)
-        if self._new in values:
-            self._new = 0  # from now on the label is that of a nucleus
+        begun, first = self._new in values, int((values == self._new).argmax())
         self._session.paint(flat, values)
+        if begun:
+            self._new = 0  # from now on the label is that of a nucleus
+            self._select(int(self._session.labels.ravel()[flat[first]]))
 
     def _atom(self, step: Any) -> Atom:
         """Return a step of napari's history as plain arrays; it comes as an index, or as a box with a mask."""

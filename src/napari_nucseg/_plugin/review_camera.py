@@ -11,6 +11,9 @@ from napari_nucseg.core.tiling import Box
 SPAN_UM = 80.0
 """Width of the view around a nucleus where the user's own zoom does not show it well."""
 
+TYPICAL_UM2 = 50.0
+"""Area of a nucleus, for one that was rejected and has none."""
+
 SMALLEST, LARGEST = 0.03, 0.5
 """Share of the canvas, in length, that a nucleus takes up for the user's zoom to be kept."""
 
@@ -28,7 +31,7 @@ def go_to(viewer: Any, labels: Any, centre: tuple[float, float], area: int, mpp:
         On whose grid the nucleus lies.
     centre : (row, column)
     area : int
-        Pixels of the nucleus.
+        Pixels of the nucleus; 0 if it was rejected.
     mpp : float
         Micrometres per pixel.
     """
@@ -36,7 +39,7 @@ def go_to(viewer: Any, labels: Any, centre: tuple[float, float], area: int, mpp:
         return
     camera, canvas = viewer.scene.camera, np.array(viewer.canvas.size, float)
     pixel = float(abs(np.asarray(labels.scale)[-1]))  # in units of the world
-    diameter = 2 * (max(area, 1) / np.pi) ** 0.5 * pixel * camera.zoom  # on the canvas
+    diameter = 2 * ((area or TYPICAL_UM2 / mpp**2) / np.pi) ** 0.5 * pixel * camera.zoom  # on the canvas
     share = diameter / canvas.min()
     world = labels.data_to_world(centre)
     camera.center = (*camera.center[:-2], float(world[-2]), float(world[-1]))

@@ -11,7 +11,7 @@ from napari_nucseg._plugin.compute import Basis, Loader, Request, Started, make_
 from napari_nucseg._plugin.results import ResultLayers
 from napari_nucseg._plugin.review import Review, SessionListener
 from napari_nucseg._plugin.review_maps import MapsLoader
-from napari_nucseg._plugin.review_update import fits
+from napari_nucseg._plugin.review_update import why_no_update
 from napari_nucseg.core.nuclei import NucleusClass
 
 if TYPE_CHECKING:
@@ -94,7 +94,11 @@ class ReviewDesk:
 
     def equip(self, review: Review, request: Request) -> None:
         """Let a review that lacks its model compute maps, if this is its model."""
-        if isinstance(review.maps, MapsLoader) and review.request is None and fits(review, request):
+        if (
+            isinstance(review.maps, MapsLoader)
+            and review.request is None
+            and why_no_update(review, request) is None
+        ):
             review.maps.request = request
             self._say(
                 f"The model '{request.model.name}' is there: centres can be added and moved again.", False

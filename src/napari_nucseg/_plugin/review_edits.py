@@ -30,6 +30,8 @@ class Edit:
     apply : callable
         Calls the session; may raise `MapsMissing`, and is then called again.
     overlay : Overlay
+    made : callable (object)
+        Called with what `apply` returned.
     tries : int
         How often maps were missing.
     result : object
@@ -38,6 +40,7 @@ class Edit:
 
     apply: Callable[[], Any]
     overlay: Overlay = field(default_factory=Overlay)
+    made: Callable[[Any], None] = lambda _result: None
     tries: int = 0
     result: Any = None
 
@@ -102,8 +105,18 @@ class EditQueue:
             whole.hidden.update(edit.overlay.hidden)
         return whole
 
-    def do(self, apply: Callable[[], Any], overlay: Overlay | None = None) -> Any:
+    def do(
+        self,
+        apply: Callable[[], Any],
+        overlay: Overlay | None = None,
+        made: Callable[[Any], None] = lambda _result: None,
+    ) -> Any:
         """Make an edit, or queue it.
+
+        Parameters
+        ----------
+        apply, overlay, made
+            See `Edit`.
 
         Returns
         -------
@@ -113,7 +126,7 @@ class EditQueue:
         if self.refuses():
             self._settled()
             return None
-        edit = Edit(apply, overlay or Overlay())
+        edit = Edit(apply, overlay or Overlay(), made)
         self._waiting.append(edit)
         self._go_on()
         return edit.result
@@ -210,6 +223,8 @@ class EditQueue:
             self._waiting.popleft()
         if problem is not None:
             self.refuse(problem)
+        else:
+            edit.made(edit.result)
         return problem is None
 
     def _await(self) -> None:

@@ -7,13 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QPushButton, QWidget
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QComboBox, QPushButton, QWidget
 
 from napari_nucseg._plugin.compute import Request
 from napari_nucseg._plugin.flow import report_error
-from napari_nucseg._plugin.images import axes_of, pixels_of
+from napari_nucseg._plugin.images import REVIEW_MPP, axes_of, mpp_of, pixels_of
 from napari_nucseg._plugin.parts import column, hint, say
+from napari_nucseg._plugin.questions import Choice
 from napari_nucseg._plugin.results import KEY
 from napari_nucseg._plugin.review_import import Importer
 from napari_nucseg._plugin.review_keeper import Keeper, keeper_of
@@ -39,20 +40,37 @@ class Offer(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._line = hint()
+        self._choice = QComboBox()
+        self._choice.setToolTip("The saved reviews of this image.")
         self.button = QPushButton("Resume the saved review")
         self.button.setToolTip("Bring back the nuclei as you left them, with all edits.")
         self.button.clicked.connect(lambda: self.resumed.emit())
         layout = column(self)
         layout.addWidget(self._line)
+        layout.addWidget(self._choice)
         layout.addWidget(self.button)
+        self._folders: list[Path] = []
         self.hide()
 
-    def show_folder(self, folder: Path | None) -> None:
-        """Offer the review in a folder; None: there is none."""
-        self.setVisible(folder is not None)
-        if folder is not None:
-            say(self._line, f"A review of this image was saved in {folder.name}.")
-            self._line.setToolTip(str(folder))
+    @property
+    def folder(self) -> Path | None:
+        """The review that is chosen; None where none is offered."""
+        return self._folders[max(0, self._choice.currentIndex())] if self._folders else None
+
+    def show_folders(self, folders: list[Path]) -> None:
+        """Offer the reviews in these folders, the likeliest first."""
+        self.setVisible(bool(folders))
+        if folders != self._folders:
+            self._folders = folders
+            self._choice.clear()
+            self._choice.addItems([folder.name for folder in folders])
+            for k, folder in enumerate(folders):
+                self._choice.setItemData(k, str(folder), Qt.ItemDataRole.ToolTipRole)
+        self._choice.setVisible(len(folders) > 1)
+        if folders:
+            one = f"A review of this image was saved in {folders[0].name}."
+            say(self._line, one if len(folders) == 1 else f"{len(folders)} reviews of this image were saved.")
+            self._line.setToolTip(str(folders[0]))
 
 
 class ReviewFiles:
@@ -69,6 +87,8 @@ class ReviewFiles:
         What the fields of the panel say; None if they can't be used, which is said.
     say : callable (text, alarm)
     refresh : callable ()
+    state_mpp : callable (float)
+        States the resolution of the image.
     """
 
     def __init__(
@@ -80,13 +100,14 @@ class ReviewFiles:
         request: Callable[[], Request | None],
         say: Callable[[str, bool], None],
         refresh: Callable[[], None],
+        state_mpp: Callable[[float], None],
     ) -> None:
         self._viewer, self._panel, self._flow, self._services = viewer, panel, flow, services
-        self._request, self._say, self._refresh = request, say, refresh
+        self._request, self._say, self._refresh, self._state_mpp = request, say, refresh, state_mpp
         self.offer, self.archive = Offer(), Archive(services, say)
         self.importer = Importer(say, refresh)
         self._image: Image | None = None
-        self._found: Path | None = None
+        self._found: list[Path] = []
         self._review: Review | None = None
         self._keeper: Keeper | None = None
         self._model: Model | None = None
@@ -99,6 +120,8 @@ class ReviewFiles:
     def set_image(self, image: Image | None) -> None:
         """Look for a saved review of an image."""
         self._image, self._found = image, self.archive.find(image)
+        if image is not None and self._found:  # for an image that does not say its resolution
+            image.metadata[REVIEW_MPP] = self.archive.mpp(self._found[0])
 
     def set_model(self, model: Model | None, device: str) -> None:
         """Let a review that lacks this model go on with it, see `ReviewDesk.equip`."""
@@ -110,7 +133,7 @@ class ReviewFiles:
         other, self._review = review is not self._review, review
         if other:
             self._equip()
-        self.offer.show_folder(self._found if review is None else None)
+        self.offer.show_folders(self._found if review is None else [])
         keeper = keeper_of(review)
         if keeper is not self._keeper:
             self._leave()
@@ -126,12 +149,22 @@ class ReviewFiles:
 
     def resume(self) -> None:
         """Open the review that is offered."""
-        request = self._request()
-        if self._found is not None and self._image is not None and request is not None:
+        request, folder = self._request(), self.offer.folder
+        if folder is not None and self._image is not None and request is not None:
             image = self._image
             self.archive.open(
-                self._found, image, lambda opened: self._on_opened(image, request, opened), self._panel
+                folder, image, lambda opened: self._on_opened(image, request, opened), self._panel
             )
+
+    def may_begin(self) -> bool:
+        """Return whether the user wants another review, though one was saved; goes on with that one if not."""
+        folder = self.offer.folder
+        if folder is None:
+            return True
+        choice = self._services.ask_resume(self._panel, folder)
+        if choice is Choice.RESUME:
+            self.resume()
+        return choice is Choice.ANEW
 
     def session_began(self, review: Review) -> None:
         """Keep a review that begins; see `SessionListener`."""
@@ -186,7 +219,11 @@ class ReviewFiles:
         self.archive.expect(session, opened)
         self._flow.adopt(results, session, usable)
         live = int(session.live.sum())
-        text = f"Resumed: {live:,} nuclei as you left them."
+        text = f"Resumed: {live:,} {'nucleus' if live == 1 else 'nuclei'} as you left {'it' if live == 1 else 'them'}."
+        mpp = results.about["mpp"]
+        if image is self._image and mpp is not None and mpp_of(image).value != mpp:
+            self._state_mpp(mpp)
+            text += f" The resolution is {mpp:.4g} µm/px again, at which they were found."
         if usable is None:
             text += (
                 " Its model is not installed, so that centres can't be added or moved; add it from a folder."
@@ -202,10 +239,10 @@ class ReviewFiles:
         line.setVisible(self._review is not None)
         if keeper is None:
             line.show_text("This review is not saved.", alarm=True)
+        elif keeper.problem is not None:
+            line.show_text(keeper.problem, str(keeper.folder or ""), alarm=True)
         elif keeper.folder is None:
             line.show_text("Nothing edited yet; every edit is saved at once.")
-        elif keeper.problem is not None:
-            line.show_text(keeper.problem, str(keeper.folder), alarm=True)
         elif keeper.saved_at is not None and keeper.folder.parent == data_folder().absolute():
             text = f"Saved {keeper.saved_at:%H:%M} in your data folder, as '{keeper.folder.name}'."
             line.show_text(text, f"{keeper.folder}, since it can't be beside the image.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -47,10 +47,14 @@ class PointGestures:
     view : PointsView
     session : Session
     edits : EditQueue
+    added : callable (id)
+        Called for every nucleus that was added.
     """
 
-    def __init__(self, view: PointsView, session: Session, edits: EditQueue) -> None:
-        self._view, self._session, self._edits = view, session, edits
+    def __init__(
+        self, view: PointsView, session: Session, edits: EditQueue, added: Callable[[int], None]
+    ) -> None:
+        self._view, self._session, self._edits, self._added = view, session, edits, added
         self._dragging: _Dragging | None = None
         view.points.events.data.connect(self._on_data)
         view.points.events.set_data.connect(self._on_moved)
@@ -59,6 +63,12 @@ class PointGestures:
     def dragging(self) -> bool:
         """Whether points are being dragged: napari moves them, and the view must not."""
         return self._dragging is not None
+
+    def stop(self) -> None:
+        """End a drag where it is: another layer is active now, and napari tells that one of the release."""
+        if self._dragging is not None:
+            self._end()
+            self._view.points._drag_start = None
 
     def release(self) -> None:
         """Hear nothing any more."""
@@ -85,7 +95,7 @@ class PointGestures:
     def _add(self, count: int) -> None:
         new = np.array(self._view.points.data[len(self._view.points.data) - count :], float)
         for y, x in new.tolist():
-            self._edits.do(partial(self._session.add, y, x), Overlay(added=[(y, x)]))
+            self._edits.do(partial(self._session.add, y, x), Overlay(added=[(y, x)]), self._added)
         self._view.sync()
 
     def _remove(self, places: Sequence[int]) -> None:

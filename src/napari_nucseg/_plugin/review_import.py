@@ -7,11 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_nucseg._plugin import work
 from napari_nucseg._plugin.compute import Cancelled, Ticker
 from napari_nucseg._plugin.flow import report_error
 from napari_nucseg._plugin.review_busy import once_free, work_apart
 from napari_nucseg._plugin.saving import stem_of
+from napari_nucseg.core.nuclei import Origin
 from napari_nucseg.errors import NucSegError
 
 if TYPE_CHECKING:
@@ -147,7 +150,11 @@ class Importer:
         if outcome.error is not None:
             self._end(outcome.error)
         else:
-            self._end(None, f"Imported: {outcome.value}. {imported.summary()}", alarm=False)
+            text = f"Imported: {outcome.value}. {imported.summary()}"
+            missing = 0 if self._review is None else _missing(self._review, imported)
+            if missing:
+                text += f" {missing:,} nuclei of this review are not in the file and were kept."
+            self._end(None, text, alarm=False)
 
     def _end(self, error: Exception | None, text: str = "", alarm: bool = True) -> None:
         review, self._review, self._worker = self._review, None, None
@@ -165,6 +172,14 @@ class Importer:
             text = report_error(error)
         self._say(text, alarm)
         self._changed()
+
+
+def _missing(review: Review, imported: Imported) -> int:
+    """Return how many nuclei a file of this review lacks, such as those deleted in QuPath; 0 if it is of no review."""
+    ids = [outline.id for outline in imported.outlines if outline.id is not None]
+    records = review.session.records[review.session.live]
+    own = records["origin"] != Origin.IMPORT
+    return int((~np.isin(records["id"][own], ids)).sum()) if ids else 0
 
 
 def _read(review: Review, path: Path, image_name: str, progress: Callable[[float], None]) -> Imported:

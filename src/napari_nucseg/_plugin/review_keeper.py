@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
 import weakref
 from collections.abc import Callable
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from napari_nucseg.io.session_autosave import Autosave
     from napari_nucseg.io.session_format import Snapshot
     from napari_nucseg.io.session_store import SessionStore
+
+_log = logging.getLogger(__name__)
 
 LOOK_MS = 500
 """Time after an edit at which the panel is told that it is saved; the disk has had it before."""
@@ -171,6 +174,8 @@ class Keeper:
             session.labels, session.records.copy(), session.classes, session.next_id, self._about
         )
         self._start(self._folder(), snapshot)
+        if self.problem is not None:  # it could not begin before
+            self._on_problem(None)
 
     def _start(self, target: Path | SessionStore, snapshot: Snapshot) -> None:
         from napari_nucseg.io.session_autosave import Autosave
@@ -187,6 +192,16 @@ class Keeper:
         once_free(lambda: self._review.held, call)
 
     def _on_change(self, change: Change) -> None:
+        """Save an edit; whatever goes wrong is a problem of saving, and none of the edit."""
+        try:
+            self._keep(change)
+        except Exception as error:
+            text = str(error) if isinstance(error, NucSegError) else f"Saving fails at present: {error}"
+            if text != self.problem:
+                _log.exception("An edit can't be saved")
+                self._on_problem(text)
+
+    def _keep(self, change: Change) -> None:
         if self._autosave is None:
             self._begin()
         else:

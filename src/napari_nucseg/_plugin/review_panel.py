@@ -242,8 +242,9 @@ class ReviewPanel(QWidget):
 
     def _show_current(self, session: Session, queue: ReviewQueue, records: NDArray[Any]) -> None:
         if not len(records):
-            left = f"{queue.remaining:,} left to review" if queue.remaining else "Nothing left in this filter"
-            self.current.show_lines("No nucleus is selected", f"{left}; {NOTHING_SELECTED}")
+            done = "Nothing left in this filter" if self.filter.is_on else "All is reviewed"
+            left = f"{queue.remaining:,} left to review; {NOTHING_SELECTED}"
+            self.current.show_lines("No nucleus is selected", left if queue.remaining else f"{done}.")
         elif len(records) == 1:
             id_ = int(records["id"][0])
             about = describe(records[0], session.classes, queue.doubt_of(id_), queue.reasons_of(id_))

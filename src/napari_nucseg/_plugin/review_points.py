@@ -49,7 +49,7 @@ class Overlay:
 
 @dataclass(frozen=True)
 class _Shown:
-    """What the layer shows. The last points, of id 0, are those of the overlay."""
+    """What the layer shows. The last points, of id 0, are those of the overlay, and a cross on a rejected nucleus."""
 
     ids: NDArray[np.uint32]
     centres: NDArray[np.float64]
@@ -79,8 +79,9 @@ class PointsView:
         self._look = Look()
         self.overlay = Overlay()
         self.window: Box | None = None
-        self.always: list[int] = []
-        """Nuclei shown even where there are too many for all."""
+        self.place = 0
+        """The nucleus that the queue has led to, or 0: shown even where there are too many for all, and where it is
+        rejected as a cross."""
         self.crowded = False
         self.writing = False
 
@@ -100,7 +101,7 @@ class PointsView:
 
     @property
     def nuclei(self) -> int:
-        """Points that are of nuclei; those of the overlay come behind them."""
+        """Points that are of nuclei; those of the overlay come behind them, and then the cross."""
         return int(np.count_nonzero(self._shown.ids))
 
     def centre(self, place: int) -> tuple[float, float]:
@@ -159,15 +160,18 @@ class PointsView:
         centres = np.stack([part["y"], part["x"]], axis=1) if len(part) else np.zeros((0, 2))
         for id_, centre in overlay.moved.items():
             centres[part["id"] == id_] = centre
-        looks = np.zeros(len(part) + len(overlay.added), _LOOK)
+        gone = records[(records["id"] == self.place) & (records["state"] == State.REJECTED)]
+        others = [*overlay.added, *zip(gone["y"].tolist(), gone["x"].tolist(), strict=True)]
+        looks = np.zeros(len(part) + len(others), _LOOK)
         for name in ("kind", "state", "locked", "score", "area"):
             looks[name][: len(part)] = part[name]
         looks["wait"][: len(part)] = np.isin(part["id"], list(overlay.moved)) if overlay.moved else False
         looks["kind"][len(part) :], looks["wait"][len(part) :] = -1, True
+        if len(gone):
+            looks["kind"][-1], looks["state"][-1], looks["wait"][-1] = gone["kind"][0], State.REJECTED, False
         looks["score"] = np.nan_to_num(looks["score"], nan=-1)  # so that equal ones compare equal
-        ids = np.concatenate([part["id"], np.zeros(len(overlay.added), np.uint32)])
-        added = np.array(overlay.added, float).reshape(-1, 2)
-        return _Shown(ids, np.concatenate([centres, added]), looks)
+        ids = np.concatenate([part["id"], np.zeros(len(others), np.uint32)])
+        return _Shown(ids, np.concatenate([centres, np.array(others, float).reshape(-1, 2)]), looks)
 
     def _in_view(self, records: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[np.intp]:
         self.crowded = False
@@ -176,7 +180,7 @@ class PointsView:
         box, y, x = self.window, records["y"][rows], records["x"][rows]
         inside = rows[(box.y0 <= y) & (y < box.y1) & (box.x0 <= x) & (x < box.x1)]
         self.crowded = len(inside) > MOST
-        return rows[np.isin(records["id"][rows], self.always)] if self.crowded else inside
+        return rows[records["id"][rows] == self.place] if self.crowded else inside
 
     def _paint(self, new: _Shown) -> None:
         """Set colours and features of all the points."""
@@ -185,6 +189,7 @@ class PointsView:
         colours = np.array([*((*(v / 255 for v in c.colour), 1.0) for c in classes), UNKNOWN], float)
         words = np.array([state.word for state in State], object)
         waits, done = looks["wait"], looks["state"] >= State.ACCEPTED
+        gone = looks["state"] == State.REJECTED
         score = np.where(looks["score"] < 0, np.nan, looks["score"].astype(float))
         area = looks["area"] * self._mpp**2
         values = (new.ids, names[looks["kind"]], score.round(3), words[looks["state"]], area.round(2))
@@ -192,8 +197,8 @@ class PointsView:
         if len(new.ids):
             points.face_color = np.where(waits[:, None], HOLLOW, colours[looks["kind"]])
             points.border_color = np.where((done & ~waits)[:, None], DONE, TO_DO)
-            points.symbol = np.where(looks["locked"], "square", "disc")
-        points.shown = ~np.isin(names[looks["kind"]], list(self._look.hidden)) | waits
+            points.symbol = np.select([gone, looks["locked"]], ["x", "square"], "disc")
+        points.shown = ~np.isin(names[looks["kind"]], list(self._look.hidden)) | waits | gone
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:

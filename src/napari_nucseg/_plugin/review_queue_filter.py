@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from napari.layers import Image
-from qtpy.QtCore import Signal
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QDoubleSpinBox, QFormLayout, QHBoxLayout, QLabel, QWidget
 
 from napari_nucseg._plugin.parts import column, combo, enable, hint, say
@@ -66,6 +66,8 @@ class FilterField(QWidget):
         self.low, self.high = _score(0.0, "Lowest centre score."), _score(1.0, "Highest centre score.")
         self.region = RegionField(viewer)
         self.region.box.setToolTip("Nuclei whose centre lies in this part of the image.")
+        for box in (self.kind, self.state, self.region.box):  # else N would choose "neoplastic" here
+            box.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self._problem = hint()
         self.reset_button = button("Show all again")
         self.reset_button.clicked.connect(self.reset)
@@ -100,6 +102,11 @@ class FilterField(QWidget):
             box=self._area.box,
             polygons=self._area.polygons,
         )
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is left out."""
+        return bool(self._words())
 
     def set_classes(self, classes: Sequence[NucleusClass]) -> None:
         """Offer these classes; the chosen one is kept if it is among them."""

@@ -98,19 +98,30 @@ class Archive:
         self._opened: dict[int, Opened] = {}
         self._worker: Any = None
 
-    def find(self, image: Image | None) -> Path | None:
-        """Return the folder of a saved review of an image that is not open."""
-        from napari_nucseg.io.session_places import find_session
+    def find(self, image: Image | None) -> list[Path]:
+        """Return the folders of the saved reviews of an image that are not open, the likeliest first."""
+        from napari_nucseg.io.session_places import find_sessions
 
         if image is None:
-            return None
+            return []
         try:
-            found = find_session(
+            found = find_sessions(
                 image_path(image), image.name, level0_shape(image), self._services.session_base()
             )
         except OSError:  # a folder that can't be looked into offers nothing
-            return None
-        return None if found is None or found in kept_folders() else found
+            return []
+        return [folder for folder in found if folder not in kept_folders()]
+
+    @staticmethod
+    def mpp(folder: Path) -> Mpp:
+        """Return the resolution at which a saved review was made; unknown where it can't be read."""
+        from napari_nucseg.io.session_format import read_manifest
+
+        try:
+            value = read_manifest(folder).about.get("mpp")
+            return Mpp() if value is None else Mpp.stated(value, "the saved review")
+        except NucSegError:  # opening it will say why
+            return Mpp()
 
     def keep(self, review: Review) -> Keeper:
         """Have a review saved from now on."""

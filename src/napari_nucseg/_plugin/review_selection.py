@@ -32,7 +32,7 @@ class Selection:
     def __init__(self, viewer: Any, labels: Labels, session: Session, tell: Callable[[], None]) -> None:
         self._viewer, self._labels, self._session, self._tell = viewer, labels, session, tell
         self._view: PointsView | None = None
-        self._linking, self._label = False, -1
+        self._linking, self._label, self._late = False, -1, 0
         connect_all([labels.events.selected_label], self._on_label)
         connect_all([viewer.layers.selection.events.active], self._on_active)
 
@@ -69,6 +69,12 @@ class Selection:
         finally:
             self._linking = False
         self._tell()
+
+    def add_late(self, id_: int) -> None:
+        """Select a new nucleus, unless another one has been selected since the click that made it."""
+        if self._view is not None and set(self._view.selected) <= {self._late}:
+            self._late = id_
+            self.set([id_])
 
     def is_live(self, id_: int) -> bool:
         """Return whether an id is that of a nucleus with pixels."""

@@ -25,18 +25,20 @@ if TYPE_CHECKING:
 TAKING = "The new nuclei are being taken into the review; wait for the end."
 
 
-def fits(review: Review | None, request: Request) -> bool:
-    """Return whether a request's model sees the image as that of a review did: their nuclei may stand side by side."""
+def why_no_update(review: Review | None, request: Request) -> str | None:
+    """Return why the nuclei of a run can't stand beside those of a review; None if they are found in the same way."""
     if review is None:
-        return False
+        return "They are not under review."
     card, about = request.model.card, review.labels.metadata[KEY]
-    run = (card.name, card.version, request.mpp.value)
-    if run != (about["model"], about["model_version"], about["mpp"]):
-        return False
+    if (card.name, card.version) != (about["model"], about["model_version"]):
+        return f"They were found by the model {about['model']} {about['model_version']}; choose it to update them."
+    if request.mpp.value != about["mpp"]:
+        return f"They were found at {about['mpp']:.4g} µm/px; set that resolution to update them."
     try:
-        return make_basis(request).scale == review.session.scale
-    except NucSegError:  # which the run will tell
-        return False
+        same = make_basis(request).scale == review.session.scale
+    except NucSegError as error:
+        return str(error)
+    return None if same else "They were found on another grid of pixels."
 
 
 def show_earlier(results: ResultLayers, shown: bool) -> None:

@@ -46,6 +46,8 @@ class Services:
     inspect_devices : () -> DeviceReport
     warm_up : ()
         Has what edits need compiled, once after an installation; some seconds then. Called in a worker thread.
+    ask_resume : (parent, folder) -> Choice
+        Whether to go on with a review that was saved.
     ask_existing : (parent, name, count, edited) -> Choice
         What to do with results that exist already.
     ask_update : (parent, name, count, reviewed) -> Choice
@@ -66,7 +68,8 @@ class Services:
     load_runtime: Callable[[Model, str], Runtime] = _load_runtime
     inspect_devices: Callable[[], DeviceReport] = _inspect_devices
     warm_up: Callable[[], None] = _warm_up
-    ask_existing: Callable[[Any, str, int, bool], Choice] = questions.ask_existing
+    ask_resume: Callable[[Any, Path], Choice] = questions.ask_resume
+    ask_existing: Callable[[Any, str, int, str | None], Choice] = questions.ask_existing
     ask_update: Callable[[Any, str, int, int], Choice] = questions.ask_update
     ask_files: Callable[[Any, list[Path]], Choice] = questions.ask_files
     ask_folder: Callable[[Any, str], Path | None] = questions.ask_folder

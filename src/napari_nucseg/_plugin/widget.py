@@ -55,7 +55,7 @@ class NucSegWidget(QWidget):
         self.review = ReviewSection(napari_viewer, self, self._begin_review, self._on_counted, self.refresh)
         self.files = ReviewFiles(
             napari_viewer, self.review.panel, self.flow, self._services,
-            lambda: self._request(self._why_no_click, whole=True), self.set_status, self.refresh,
+            lambda: self._request(self._why_no_click, whole=True), self.set_status, self.refresh, self.mpp.state,
         )  # fmt: skip
         self._lay_out()
         self._connect()
@@ -140,7 +140,7 @@ class NucSegWidget(QWidget):
     def run(self) -> None:
         """Segment what the fields say."""
         layer, request = self.image.layer, self._request(self._why_not, whole=False)
-        if layer is not None and request is not None:
+        if layer is not None and request is not None and self.files.may_begin():
             self.flow.start(layer, request, self)
 
     def _request(self, why_not: Callable[[], str | None], whole: bool) -> Request | None:
@@ -170,7 +170,7 @@ class NucSegWidget(QWidget):
     def _begin_review(self) -> Review | None:
         """Begin a review without a run."""
         layer, request = self.image.layer, self._request(self._why_no_click, whole=True)
-        if layer is None or request is None:
+        if layer is None or request is None or not self.files.may_begin():
             return None
         results = self.flow.start_review(layer, request)
         return None if results is None else results.review
@@ -256,6 +256,7 @@ class NucSegWidget(QWidget):
         self.region.set_image(self.image.layer)
         self.review.panel.set_image(self.image.layer)
         self.files.set_image(self.image.layer)
+        self.mpp.refresh()  # which the saved review may know
         self.refresh()
 
     def _on_model(self) -> None:

@@ -46,10 +46,10 @@ def free_name(folder: Path) -> Path:
     return next(path for path in names if not _exists(path))
 
 
-def find_session(
+def find_sessions(
     image_path: Path | None, name: str, shape: tuple[int, int], base: Path | None = None
-) -> Path | None:
-    """Return the folder of the session that belongs to an image, the likeliest, then the one saved last.
+) -> list[Path]:
+    """Return the folders of the sessions that belong to an image, the likeliest first, then those saved last.
 
     A session belongs to an image of its shape and file name which lies beside it, or which it was made for, or which
     has been moved since (the path it was made for is gone). One of its name that can't be read is returned where there
@@ -73,7 +73,8 @@ def find_session(
         rank = _belongs(manifest, folder, image_path, name) if manifest.shape == tuple(shape) else _NO
         if rank > _NO:
             found.append((rank, manifest.saved, folder))
-    return max(found)[2] if found else None
+    known = [folder for rank, _, folder in sorted(found, reverse=True) if rank > _NO]
+    return known or [folder for _, _, folder in found]
 
 
 def data_folder() -> Path:
