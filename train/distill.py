@@ -16,6 +16,7 @@ from napari_nucseg.errors import NucSegError
 from napari_nucseg.models.checkpoint import load_student
 from napari_nucseg.models.registry import open_model
 from train import fit
+from train.begin import begun, fingerprint, take_weights
 from train.command import run_command
 from train.crops import Batch
 from train.data import AnnotatedImage
@@ -142,14 +143,16 @@ def distilled_crops(
 
 def distill(config: DistillRunConfig) -> None:
     """Train to the end, resuming from the run folder."""
-    config = resolved(config)
+    config, beginning = begun(resolved(config))
     teacher = teacher_of(config)
     train, held = load_data(config, unlabelled=True)
     counts = nucleus_counts(train, len(config.data.classes))
     student = build_task(config, counts)
+    if beginning is not None:
+        take_weights(student.network, config.data.classes, beginning)
     task = DistillTask(student, teacher, config.distil, frequencies(counts), config.loop.accumulate)
     crops = distilled_crops(config, teacher, student, train)
-    who = {"teacher": teacher.fingerprint}
+    who = {"teacher": teacher.fingerprint} | fingerprint(beginning)
     carry_out(config, Training("distill", student, task, crops, train, held, who))
     if isinstance(teacher, CachedTeacher):
         log.info("teacher outputs: %d computed, %d read from the cache", teacher.misses, teacher.hits)

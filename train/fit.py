@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from napari_nucseg.core.maps import MapLayout
 from napari_nucseg.models.student import Student, StudentConfig
+from train.begin import begun, fingerprint, take_weights
 from train.command import run_command
 from train.runs import (
     RunConfig,
@@ -56,9 +57,17 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class FitConfig(RunConfig):
-    """Everything `train.fit` can be told."""
+    """Everything `train.fit` can be told.
+
+    Parameters
+    ----------
+    begin : str
+        Name ("default" is the shipped one) or folder of a model to go on from, instead of from chance. Shape and
+        normalisation are then those of that model, whatever stands under `model`; classes of the same name are kept.
+    """
 
     run: Path = Path("runs/student")
+    begin: str = ""
     model: ModelConfig = field(default_factory=ModelConfig)
 
 
@@ -82,10 +91,13 @@ def build_task(config: FitConfig, counts: NDArray[np.float64]) -> MapTask:
 
 def fit(config: FitConfig) -> None:
     """Train to the end, resuming from the run folder."""
-    config = resolved(config)
+    config, beginning = begun(resolved(config))
     train, held = load_data(config)
     task = build_task(config, nucleus_counts(train, len(config.data.classes)))
-    carry_out(config, Training("fit", task, task, crops_of(config, task.layout, train), train, held))
+    if beginning is not None:
+        take_weights(task.network, config.data.classes, beginning)
+    crops = crops_of(config, task.layout, train)
+    carry_out(config, Training("fit", task, task, crops, train, held, fingerprint(beginning)))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -96,7 +108,7 @@ def main(argv: list[str] | None = None) -> int:
         argv,
         prog="python -m train.fit",
         about="Train a student from labels alone.",
-        example="python -m train.fit --config train/configs/student.toml run=runs/mine loop.steps=2000",
+        example="python -m train.fit --config train/configs/mine.toml data.root=data begin=default",
     )
 
 

@@ -23,7 +23,7 @@ class LoopConfig:
     lr : float
         Of AdamW, at its peak.
     weight_decay : float
-        Of AdamW; norms and biases are not decayed.
+        Of AdamW; norms, biases and positions are not decayed.
     warmup : int
         Steps of the linear rise to `lr`.
     clip : float

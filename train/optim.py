@@ -10,6 +10,9 @@ from torch import nn
 
 from napari_nucseg.errors import NucSegError
 
+UNDECAYED = ("pos_embed", "cls_token", "rel_pos_h", "rel_pos_w")
+"""Parameters that say where or which, not how much: pulling them to zero would blur that (as DINO, SAM and ViT train)."""
+
 
 def learning_rate(peak: float, warmup: int, steps: int, step: int) -> float:
     """Linear warm-up over `warmup` steps, then half a cosine down to 1 % of the peak at `steps`."""
@@ -20,11 +23,15 @@ def learning_rate(peak: float, warmup: int, steps: int, step: int) -> float:
 
 
 def parameter_groups(module: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Split parameters into decayed (matrices, kernels) and not (norms, biases)."""
-    wanted = [p for p in module.parameters() if p.requires_grad]
+    """Split parameters into decayed (matrices, kernels) and not (norms, biases, positions and tokens of a ViT)."""
+    wanted = [(name.rpartition(".")[2], p) for name, p in module.named_parameters() if p.requires_grad]
+    free = [p.ndim <= 1 or name in UNDECAYED for name, p in wanted]
     return [
-        {"params": [p for p in wanted if p.ndim > 1], "weight_decay": decay},
-        {"params": [p for p in wanted if p.ndim <= 1], "weight_decay": 0.0},
+        {
+            "params": [p for (_, p), is_free in zip(wanted, free, strict=True) if not is_free],
+            "weight_decay": decay,
+        },
+        {"params": [p for (_, p), is_free in zip(wanted, free, strict=True) if is_free], "weight_decay": 0.0},
     ]
 
 

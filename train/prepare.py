@@ -183,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
 def configure(arguments: Sequence[str]) -> PrepareConfig:
     """Return the configuration that a command line asks for."""
     given = vars(_parser().parse_intermixed_args(arguments))
-    config = load_config(PrepareConfig, given.pop("config", None), given.pop("overrides", []))
+    config = load_config(PrepareConfig, given.pop("config", None), given.pop("overrides", []), "prepare")
     inner = {k: given.pop(k) for k in tuple(given) if k in SplitConfig.__dataclass_fields__}
     return replace(config, **given, split=replace(config.split, **inner))
 

@@ -1,4 +1,4 @@
-"""Train a teacher: ``python -m train.teach --config train/configs/teacher.toml``."""
+"""Train a teacher: ``python -m train.teach --config train/configs/pannuke.toml``."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
         argv,
         prog="python -m train.teach",
         about="Train a teacher: a large network that is never shipped, but tells a student what it sees.",
-        example="python -m train.teach --config train/configs/teacher.toml teacher.weights=hipt_vit256.pth",
+        example="python -m train.teach --config train/configs/pannuke.toml teacher.weights=hipt_vit256.pth",
     )
 
 

@@ -17,7 +17,6 @@ from tests.train.toy_run import MadeUp, gradients, make_loop, make_task, nothing
 from train.best import Best
 from train.fit import main
 from train.loop import LoopConfig
-from train.optim import learning_rate, update_ema
 from train.runlog import RunLog
 from train.step import Stopwatch
 
@@ -155,20 +154,6 @@ def test_bad_input_exits_with_2_and_one_sentence(config, tmp_path, capsys):
     assert train(config, tmp_path / "run", "loop.amp=fp8") == 2
     assert train(config, tmp_path / "run", f"data.root={tmp_path / 'none'}") == 2
     assert "does not exist" in capsys.readouterr().err
-
-
-def test_schedule_and_average():
-    rates = [learning_rate(1.0, 10, 100, s) for s in range(100)]
-    assert rates[0] == pytest.approx(0.1)
-    assert max(rates) == pytest.approx(1.0, abs=0.01)
-    assert rates[-1] < 0.02
-    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
-    a, b = torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
-    torch.nn.init.constant_(b.weight, 3.0)
-    b.num_batches_tracked += 5
-    update_ema(a, b, 0.75)
-    assert a.weight.tolist() == [1.5, 1.5]
-    assert a.num_batches_tracked == 5
 
 
 def test_layout_follows_the_config(dataset):

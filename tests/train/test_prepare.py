@@ -164,6 +164,14 @@ def test_a_config_file_and_options_agree(toy, tmp_path):
     assert not (out / "sheet.png").exists()
 
 
+def test_a_file_that_serves_several_commands_is_read_by_its_table(toy, tmp_path):
+    (tmp_path / "all.toml").write_text(
+        f"device = 'cpu'\n[prepare]\nsource = '{toy}'\nsheet = 0\nlimit = 2\n[teach.loop]\nsteps = 3\n"
+    )
+    assert main(["--config", str(tmp_path / "all.toml"), "--out", str(tmp_path / "out")]) == 0
+    assert len(rows_of(tmp_path / "out")) == 2
+
+
 def test_folds_are_splits_and_stay_known(tmp_path):
     for fold in (1, 2, 3):
         folder = tmp_path / "pannuke" / f"fold{fold}"
