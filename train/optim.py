@@ -11,7 +11,7 @@ from torch import nn
 from napari_nucseg.errors import NucSegError
 
 UNDECAYED = ("pos_embed", "cls_token", "rel_pos_h", "rel_pos_w")
-"""Parameters that say where or which, not how much: pulling them to zero would blur that (as DINO, SAM and ViT train)."""
+"""Parameters that say where or which, not how much; DINO and SAM were trained without decay on them too."""
 
 
 def learning_rate(peak: float, warmup: int, steps: int, step: int) -> float:

@@ -1,7 +1,6 @@
 """The loop learns, and a killed run goes on exactly where it was."""
 
 import csv
-import itertools
 import os
 import signal
 import subprocess
