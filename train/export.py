@@ -11,6 +11,7 @@ W, 3) uint8, sides multiples of 16, at the resolution on the card, and gives map
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import tomllib
 from collections.abc import Sequence
@@ -19,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from napari_nucseg.core.decode import DecodeConfig
+from napari_nucseg.core.nuclei import CLASS_COLOURS
 from napari_nucseg.errors import NucSegError
-from napari_nucseg.models.card import Card
+from napari_nucseg.models.card import Card, Colour
 from napari_nucseg.models.checkpoint import save_checkpoint
 from napari_nucseg.models.registry import find_model, open_model
 from napari_nucseg.models.student import Student
@@ -86,6 +88,7 @@ def export(run: Path, card_file: Path, out: Path, metrics: Sequence[Path] = ()) 
     """
     config, task = load_run(run)
     texts = _card_texts(card_file)
+    texts["colours"] = _colours(config.data.classes, texts["colours"])
     student = task.network
     if not isinstance(student, Student):
         raise NucSegError(f"Run '{run}' did not train a student; export takes students only.")
@@ -118,6 +121,14 @@ def _reports(paths: Sequence[Path]) -> dict[str, Any]:
             raise NucSegError(f"Metrics '{path}' cannot be read: {error}.") from error
         out[str(report.pop("data", path.stem))] = report
     return out
+
+
+def _colours(classes: Sequence[str], given: dict[str, Colour]) -> dict[str, Colour]:
+    """Return a colour for every class: the given one, else the shipped model's of that name, else a spare one."""
+    shipped = find_model().card.colours
+    out = {name: given.get(name) or shipped.get(name) for name in classes}
+    spare = itertools.cycle(c for c in CLASS_COLOURS if c not in out.values())
+    return {name: colour or next(spare) for name, colour in out.items()}
 
 
 def _card_texts(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_nucseg.core.nuclei import CLASS_COLOURS
 from napari_nucseg.core.tiling import Box
 from napari_nucseg.io.slide import Mpp
 from train import loaded
@@ -15,7 +16,6 @@ from train.figures_config import FiguresConfig
 from train.figures_data import choose, densest
 from train.figures_errors import find_errors
 from train.figures_style import draw_outlines, new_figure, outlines, picture, scale_bar
-from train.sheet import COLOURS
 from train.truth import Truth
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ DASHED = (0, (2.2, 1.1))
 FROM_TRUTH = ("missed", "merged")
 _RIGHT = (0.25, 0.25, 0.25)
 MARKS: dict[str, dict[str, Any]] = {
-    "missed": {"color": tuple(c / 255 for c in COLOURS[5]), "linestyles": DASHED},
-    "invented": {"color": tuple(c / 255 for c in COLOURS[4]), "linestyles": "solid"},
-    "merged": {"color": tuple(c / 255 for c in COLOURS[0]), "linestyles": DASHED},
-    "split": {"color": tuple(c / 255 for c in COLOURS[2]), "linestyles": "solid"},
+    "missed": {"color": tuple(c / 255 for c in CLASS_COLOURS[5]), "linestyles": DASHED},
+    "invented": {"color": tuple(c / 255 for c in CLASS_COLOURS[4]), "linestyles": "solid"},
+    "merged": {"color": tuple(c / 255 for c in CLASS_COLOURS[0]), "linestyles": DASHED},
+    "split": {"color": tuple(c / 255 for c in CLASS_COLOURS[2]), "linestyles": "solid"},
 }
 """Colour and line of each error. Dashed are true nuclei: missed, or lost in a merge, whose own outline is solid."""
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_nucseg.core.nuclei import CLASS_COLOURS
 from napari_nucseg.errors import NucSegError
-from train.sheet import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +21,7 @@ MM = 1 / 25.4
 FONT = 8.0
 _ORDER = (4, 5, 2, 6, 1, 0)  # without the yellow, which is lost on white paper
 PALETTE: tuple[tuple[float, float, float], ...] = tuple(
-    (COLOURS[k][0] / 255, COLOURS[k][1] / 255, COLOURS[k][2] / 255) for k in _ORDER
+    (CLASS_COLOURS[k][0] / 255, CLASS_COLOURS[k][1] / 255, CLASS_COLOURS[k][2] / 255) for k in _ORDER
 )
 """Okabe and Ito's colours: blue, vermilion, green, purple, sky blue, orange."""
 MARKERS = "osD^vP"

@@ -9,19 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from napari_nucseg.core.nuclei import CLASS_COLOURS
 from train.prepared import Row
 
-COLOURS = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
-)
-"""Classes 1, 2, ... in turn; Okabe and Ito's palette, which the colour-blind can tell apart."""
 UNKNOWN = (0, 255, 0)
+"""Outlines of nuclei without a class."""
 
 _TILE, _CAPTION, _MARGIN = 320, 30, 6
 _MOST_CUT = 480  # pixels of the image that a tile shows at most, so that outlines can be judged
@@ -90,7 +82,9 @@ def overlay(
         edge[tuple(first)] |= step
         edge[tuple(second)] |= step
     edge &= labels > 0
-    palette = np.array([UNKNOWN, *(COLOURS[i % len(COLOURS)] for i in range(254)), UNKNOWN], np.uint8)
+    palette = np.array(
+        [UNKNOWN, *(CLASS_COLOURS[i % len(CLASS_COLOURS)] for i in range(254)), UNKNOWN], np.uint8
+    )
     out = image.copy()
     out[edge] = palette[types[edge]] if types is not None else UNKNOWN
     return out
@@ -127,7 +121,7 @@ def _fitting(pen: ImageDraw.ImageDraw, text: str) -> str:
 def _legend(pen: ImageDraw.ImageDraw, classes: Sequence[str]) -> None:
     x = 4
     for number, name in enumerate(classes):
-        pen.rectangle((x, 5, x + 12, 17), fill=COLOURS[number % len(COLOURS)])
+        pen.rectangle((x, 5, x + 12, 17), fill=CLASS_COLOURS[number % len(CLASS_COLOURS)])
         pen.text((x + 16, 5), name, "black")
         x += 28 + int(pen.textlength(name))
 

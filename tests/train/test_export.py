@@ -7,7 +7,7 @@ import pytest
 from napari_nucseg.core.decode import DecodeConfig
 from napari_nucseg.io.slide import Mpp
 from napari_nucseg.models.checkpoint import load_student
-from napari_nucseg.models.registry import open_model
+from napari_nucseg.models.registry import find_model, open_model
 from train import export, formats, loaded, thresholds
 
 
@@ -35,6 +35,17 @@ def test_thresholds_are_searched_on_held_out_images_and_exported_with_the_weight
     assert model.card.metrics == {"scores": {"aji": 0.5}}
     assert model.card.training["steps"] == 3
     assert load_student(model).config.widths == (4, 4, 4, 4)
+
+
+def test_classes_without_a_colour_get_one(toy_run, tmp_path):
+    card = tmp_path / "card.toml"
+    texts = (toy_run.parent / "card.toml").read_text().partition("[colours]")[0]
+    card.write_text(texts + "[colours]\nother = [230, 159, 0]\nmitosis = [1, 1, 1]\n")
+    assert export.main(["--run", str(toy_run), "--card", str(card), "--out", str(tmp_path / "m")]) == 0
+    colours = open_model(tmp_path / "m").card.colours
+    shipped = find_model().card.colours
+    assert colours == {name: shipped[name] for name in colours if name != "other"} | {"other": (230, 159, 0)}
+    assert export._colours(["a", "b"], {"b": (230, 159, 0)}) == {"a": (86, 180, 233), "b": (230, 159, 0)}
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino", "torchscript"])

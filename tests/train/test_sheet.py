@@ -1,7 +1,8 @@
 import numpy as np
 
+from napari_nucseg.core.nuclei import CLASS_COLOURS
 from train.prepared import Row
-from train.sheet import COLOURS, UNKNOWN, choose, overlay
+from train.sheet import UNKNOWN, choose, overlay
 
 
 def row(name, *warnings):
@@ -14,8 +15,8 @@ def test_outlines_lie_on_the_edge_of_nuclei_in_the_colour_of_the_class():
     labels[2:8, 2:8], types[2:8, 2:8] = 1, 2
     labels[8:14, 2:8], types[8:14, 2:8] = 2, 255
     drawn = overlay(image, labels, types)
-    assert (drawn[2, 2:8] == COLOURS[1]).all()
-    assert (drawn[7, 3] == COLOURS[1]).all()  # touching nuclei are told apart
+    assert (drawn[2, 2:8] == CLASS_COLOURS[1]).all()
+    assert (drawn[7, 3] == CLASS_COLOURS[1]).all()  # touching nuclei are told apart
     assert (drawn[8, 3] == UNKNOWN).all()
     assert (drawn[3:7, 3:7] == 7).all()
     assert (drawn[labels == 0] == 7).all()

@@ -118,6 +118,18 @@ def centre_pixels(records: NDArray[Any]) -> NDArray[np.int64]:
     return pixels
 
 
+CLASS_COLOURS = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
+"""Of classes that come without one, in turn: Okabe and Ito's palette, which the colour-blind can tell apart."""
+
+
 @dataclass(frozen=True)
 class NucleusClass:
     """A class of nuclei.

@@ -18,6 +18,7 @@ from napari_nucseg.core.decode import DecodeConfig
 from napari_nucseg.core.edit import anchor, areas
 from napari_nucseg.core.field_cache import FieldCache
 from napari_nucseg.core.nuclei import (
+    CLASS_COLOURS,
     Change,
     NucleusClass,
     Origin,
@@ -45,9 +46,6 @@ Result = TypeVar("Result")
 
 NOBODY = 0
 """In place of a thread's number, which is never 0: the session is claimed, and the work has not begun."""
-
-NEW_COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (204, 121, 167))
-"""Of classes that come without one (Okabe & Ito's palette, safe for the colour-blind)."""
 
 
 class Session(Contents):
@@ -136,7 +134,7 @@ class Session(Contents):
         for k, known in enumerate(self._classes):
             if known.name.casefold() == name.casefold():
                 return k
-        colour = colour or NEW_COLOURS[len(self._classes) % len(NEW_COLOURS)]
+        colour = colour or CLASS_COLOURS[len(self._classes) % len(CLASS_COLOURS)]
         self._classes = (*self._classes, NucleusClass(name, colour))
         self.classes_changed.emit()
         return len(self._classes) - 1
