@@ -19,7 +19,7 @@ import torch
 
 from napari_nucseg.core.synthetic import synthetic_he
 from napari_nucseg.errors import NucSegError
-from napari_nucseg.models.runtime import deployed
+from napari_nucseg.models.runtime import deployed, openvino_core
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,7 +115,7 @@ def to_openvino(model: Model, path: Path) -> Path:
     given = path.with_suffix(".onnx")
     onnx = given if given.is_file() else to_onnx(model, path.with_suffix(".tmp.onnx"))
     try:
-        openvino.save_model(openvino.Core().read_model(onnx), path, compress_to_fp16=False)
+        openvino.save_model(openvino_core().read_model(onnx), path, compress_to_fp16=False)
     finally:
         if onnx != given:
             onnx.unlink()
@@ -150,7 +150,7 @@ def run_openvino(path: Path) -> tuple[str, Network]:
     """Load an ONNX file or an IR with OpenVINO, in float32."""
     import openvino
 
-    network = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    network = openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return f"OpenVINO {openvino.__version__.split('-')[0]}", lambda rgb: network(rgb)[0]
 
 

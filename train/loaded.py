@@ -16,6 +16,7 @@ from napari_nucseg.core.decode import DecodeConfig
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.models.card import Card
 from napari_nucseg.models.registry import Model, find_model
+from napari_nucseg.models.runtime import openvino_core
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +79,7 @@ class IRRuntime:
         hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
         if threads := os.environ.get("NUCSEG_THREADS"):  # as for installed models, so that races are fair
             hints["INFERENCE_NUM_THREADS"] = threads
-        core = openvino.Core()
+        core = openvino_core()
         try:
             self._request = core.compile_model(core.read_model(path), "CPU", hints).create_infer_request()
         except RuntimeError as error:

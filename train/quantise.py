@@ -56,11 +56,13 @@ def quantise(model: Model, crops: Sequence[NDArray[np.uint8]], path: Path) -> Pa
     import nncf
     import openvino
 
+    from napari_nucseg.models.runtime import openvino_core
+
     logging.getLogger("nncf").setLevel(logging.ERROR)
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = to_openvino(model, path.with_name("float.xml"))
     try:
-        network = openvino.Core().read_model(whole)
+        network = openvino_core().read_model(whole)
         data = nncf.Dataset([crop[None] for crop in crops])
         small = nncf.quantize(
             network,

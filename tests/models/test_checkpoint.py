@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -59,6 +61,27 @@ def test_runtimes_agree(folder):
     for fast in (load_runtime(model, "cpu"), load_runtime(model, "cpu-torch")):
         assert np.abs(fast(rgb) - exact).mean() < 0.02  # bf16 where the CPU has it
         assert "CPU" in fast.name
+
+
+SIGNAL_AFTER_RUNTIMES = """
+import gc, os, signal, sys
+from napari_nucseg.models.registry import open_model
+from napari_nucseg.models.runtime import OpenVINORuntime
+runtimes = [OpenVINORuntime(open_model(sys.argv[1])) for _ in range(2)]
+while runtimes:
+    del runtimes[0]  # in the order in which they came
+    gc.collect()
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_signals_are_handled_after_runtimes_have_gone(folder):
+    """Such as Ctrl+C; see `openvino_core`."""
+    pytest.importorskip("openvino")
+    command = [sys.executable, "-c", SIGNAL_AFTER_RUNTIMES, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "handled"), done.stderr[-2000:]
 
 
 def test_damaged_or_foreign_models_are_refused_in_one_sentence(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import logging
@@ -9,7 +10,7 @@ import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,21 @@ log = logging.getLogger(__name__)
 
 CONVERSION = 1
 """Count up when the converted network changes (`deployed`, `activate`), so that cached ones are made anew."""
+
+
+@functools.cache
+def openvino_core() -> Any:
+    """Return OpenVINO's one core of this process, which is never let go.
+
+    A core gives the thread that first uses it a stack for signal handlers and frees it with itself. Of two cores that
+    go in the order in which they came, the first one's stack stays in use after it was freed, and the next signal that
+    Python handles, such as Ctrl+C, ends the process with a segmentation fault (seen with OpenVINO 2026.4).
+    """
+    import openvino
+
+    core = openvino.Core()
+    core.get_versions("CPU")  # loads the plugin, so that its stack lies below those of cores that others make
+    return core
 
 
 class Runtime(Protocol):
@@ -65,7 +81,7 @@ def inspect_devices() -> DeviceReport:
         return DeviceReport(cuda, None, "f32")
     import openvino
 
-    capable = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capable = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return DeviceReport(cuda, openvino.__version__.split("-")[0], "bf16" if "BF16" in capable else "f32")
 
 
@@ -159,7 +175,7 @@ class OpenVINORuntime:
     def __init__(self, model: Model, precision: str = "f32") -> None:
         import openvino
 
-        core = openvino.Core()
+        core = openvino_core()
         config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
         if threads := os.environ.get("NUCSEG_THREADS"):
             config["INFERENCE_NUM_THREADS"] = threads
@@ -215,7 +231,7 @@ def _convert(model: Model, path: Path) -> Path:
             dynamo=False,
         )
         made = Path(scratch) / path.name
-        openvino.save_model(openvino.Core().read_model(onnx), made, compress_to_fp16=False)
+        openvino.save_model(openvino_core().read_model(onnx), made, compress_to_fp16=False)
         os.replace(made.with_suffix(".bin"), path.with_suffix(".bin"))
         os.replace(made, path)  # last: its presence says that both are there
     return path
