@@ -72,7 +72,7 @@ class DataConfig:
         By the name of their folder.
     """
 
-    root: Path = Path("../shared/data")
+    root: Path = Path("data")
     classes: tuple[str, ...] = ("neoplastic", "inflammatory", "connective", "epithelial", "other")
     class_map: Path | None = None
     cache_gb: float = 2.0

@@ -1,6 +1,6 @@
 """Score a model on annotated images, through the same pipeline that a user runs.
 
-  python -m train.evaluate --model default --data ../shared/data/monuseg --split test
+  python -m train.evaluate --model default --data DATA/monuseg --split test
   python -m train.evaluate --model runs/student --data my-tiles --mpp 0.25      (a folder of images and instances)
   python -m train.evaluate --model runs/distilled/best.pt --compare runs/student --data DATA/consep --split val
 
