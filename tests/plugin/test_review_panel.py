@@ -10,11 +10,12 @@ import pytest
 from napari.components import ViewerModel
 from napari.qt import get_stylesheet
 from qtpy.QtCore import Qt
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QLineEdit, QMainWindow
 
 from napari_nucseg._plugin import review_panel, shortcuts_help
 from napari_nucseg._plugin.region_field import SHAPES, VIEW
-from napari_nucseg._plugin.review_fields import RED
+from napari_nucseg._plugin.review_fields import RED, swatch
 from napari_nucseg._plugin.review_panel import BUTTONS, ReviewPanel
 from napari_nucseg._plugin.shortcuts_help import (
     CENTRES,
@@ -409,3 +410,9 @@ def test_the_help_key_opens_a_list_of_all_keys(qtbot):
         assert f"| `{shortcut.label}` | {shortcut.text} |" in shortcuts_help.markdown()
     key.release()
     dialog.close()
+
+
+def test_a_class_has_its_colour_while_its_button_is_off(qapp):
+    icon = swatch((200, 30, 40))
+    for mode in (QIcon.Mode.Normal, QIcon.Mode.Disabled):
+        assert icon.pixmap(28, 28, mode).toImage().pixelColor(14, 14).getRgb()[:3] == (200, 30, 40)

@@ -75,7 +75,9 @@ def swatch(colour: Sequence[int]) -> QIcon:
     painter.setPen(Qt.PenStyle.NoPen)
     painter.drawRoundedRect(0, 0, 28, 28, 6, 6)
     painter.end()
-    return QIcon(pixmap)
+    icon = QIcon(pixmap)
+    icon.addPixmap(pixmap, QIcon.Mode.Disabled)  # a class has its colour while nothing is selected too
+    return icon
 
 
 def class_name(kind: int, classes: Sequence[NucleusClass]) -> str:
