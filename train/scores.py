@@ -90,7 +90,11 @@ class Scheme:
 
 @dataclass(frozen=True)
 class TypedScore:
-    """Counts of one image in the `classes` of one scheme (numbered from 1; 0 is a true nucleus of no class)."""
+    """Counts of one image in the `classes` of one scheme (numbered from 1; 0 is a true nucleus of no class).
+
+    A predicted nucleus that lies mostly on true ones of no class is no false positive of its class in `pq` (the rule
+    of Kirillov et al. 2019 for void regions).
+    """
 
     pq: MulticlassPQ
     detection: DetectionCounts
@@ -217,8 +221,18 @@ def _score_types(
     found = detection_f1(
         true_points, true_classes, pred_points, [pred_types[i] for i in pred_ids], PAIRING_UM / item.mpp
     )
-    pq = multiclass_pq(item.labels, true_types, labels, pred_types, numbers.values())
+    on_unknown = _mostly_on(labels, np.isin(item.labels, np.asarray(true_ids, int)[true_classes == 0]))
+    judged = pred_types | dict.fromkeys(on_unknown, 0)
+    pq = multiclass_pq(item.labels, true_types, labels, judged, numbers.values())
     return TypedScore(pq, found.counts, scheme.classes)
+
+
+def _mostly_on(labels: NDArray[np.integer], region: NDArray[np.bool_]) -> list[int]:
+    """Return the ids of the nuclei more than half of which lies in a region."""
+    ids, area = np.unique(labels[labels > 0], return_counts=True)
+    inside = np.bincount(np.searchsorted(ids, labels[(labels > 0) & region]), minlength=len(ids))
+    out: list[int] = ids[2 * inside > area].tolist()
+    return out
 
 
 def figures(scores: Sequence[ImageScore], schemes: Sequence[Scheme]) -> list[Figure]:
