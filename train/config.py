@@ -81,7 +81,7 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _of_command(data: dict[str, Any], command: str | None) -> dict[str, Any]:
+def of_command(data: dict[str, Any], command: str | None) -> dict[str, Any]:
     """Return what a file says to one command, see `load_config`."""
     if not any(key in COMMANDS for key in data):
         return data
@@ -112,7 +112,7 @@ def load_config(
     NucSegError
         The file is missing or no TOML, a key is unknown, or a value has the wrong kind.
     """
-    data = {} if path is None else _of_command(_read(path), command)
+    data = {} if path is None else of_command(_read(path), command)
     for item in overrides:
         key, sep, text = item.partition("=")
         if not sep:

@@ -35,7 +35,7 @@ class FiguresConfig:
     class_map : Path, optional
         Class map of the training, in place of a merge.
     mpp : float, optional
-        Micrometres per pixel, where the data does not say.
+        Micrometres per pixel of all images: needed where the data does not say, and stronger where it does.
     limit : int, optional
         Only the first so many images.
     models : tuple of str

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from napari_nucseg.errors import NucSegError
+from napari_nucseg.io.slide import Mpp
 from train.class_map import ClassMap
-from train.config import TRAINING, from_mapping
+from train.config import TRAINING, from_mapping, of_command
 from train.data import DataConfig, SetConfig
 from train.listing import Listed, list_set, read_table
 from train.scan import list_files
@@ -48,7 +49,7 @@ class Wanted:
     class_map
         From the set's classes to the model's.
     mpp
-        Micrometres per pixel where the set does not say.
+        Micrometres per pixel of all images, whatever the set says.
     """
 
     folder: Path
@@ -86,10 +87,9 @@ def select(wanted: Wanted) -> Selection:
         what += f" (first {len(items)} of {total})"
     if not items:
         raise NucSegError(f"No image of '{folder}' is chosen; see --split, --held-out and --limit.")
-    if wanted.mpp is not None:
-        config = replace(config, mpp=wanted.mpp)
+    mpp = None if wanted.mpp is None else Mpp.stated(wanted.mpp).value
     loaded = ClassMap.load(class_map) if class_map is not None else None
-    return Selection(folder, tuple(items), config, what, wanted.classes, loaded)
+    return Selection(folder, tuple(items), config, what, wanted.classes, loaded, mpp)
 
 
 def _of_split(folder: Path, split: str) -> list[Listed]:
@@ -119,7 +119,13 @@ def _check_layout(folder: Path, split: str) -> None:
 
 
 def training_data(path: Path) -> DataConfig:
-    """Return what a training configuration, or the one kept in a run folder, says of its data."""
+    """Return what a training configuration, or the one kept in a run folder, says of its data.
+
+    Raises
+    ------
+    NucSegError
+        It can't be read, says nothing of data, or serves several commands that divide the data differently.
+    """
     file = path / "config.json" if path.is_dir() else path
     try:
         text = file.read_text(encoding="utf-8")
@@ -128,11 +134,31 @@ def training_data(path: Path) -> DataConfig:
         raise NucSegError(f"Config '{file}' cannot be read ({error.strerror}); check the path.") from error
     except ValueError as error:
         raise NucSegError(f"Config '{file}' is damaged ({error}); mend it.") from error
-    parts = [content, *(content.get(command, {}) for command in TRAINING)]
-    data = next((part["data"] for part in parts if "data" in part), None)
-    if not isinstance(data, dict):
+    own = {command: of_command(content, command).get("data") for command in TRAINING}
+    found = {c: from_mapping(DataConfig, data, "data.") for c, data in own.items() if isinstance(data, dict)}
+    if not found:
         raise NucSegError(f"Config '{file}' has no table [data]; give one of a training.")
-    return from_mapping(DataConfig, data, "data.")
+    return _agreed(found, file)
+
+
+def _agreed(found: Mapping[str, DataConfig], file: Path) -> DataConfig:
+    """Return what all commands of a file say of the data, with the sets of any; raise where they say different things.
+
+    An image that one of them holds out may be a training image of another.
+    """
+    (first, data), *others = found.items()
+    sets = dict(data.sets)
+    for command, other in others:
+        if replace(other, sets={}, cache_gb=data.cache_gb) != replace(data, sets={}):
+            raise NucSegError(
+                f"Config '{file}' tells {first} and {command} different things of the data; give the folder of the run."
+            )
+        for key, settings in other.sets.items():
+            if replace(sets.setdefault(key, settings), weight=settings.weight) != settings:
+                raise NucSegError(
+                    f"Config '{file}' divides '{key}' differently for {first} and {command}; give the folder of a run."
+                )
+    return replace(data, sets=sets)
 
 
 def schemes_for(chosen: Selection, classes: tuple[str, ...], merge: str | None = None) -> list[Scheme]:

@@ -67,6 +67,8 @@ class Selection:
         Names of the classes 1, 2 ... in ``types``, where no ``dataset.json`` gives them.
     class_map
         From the set's classes to the model's, instead of a merge.
+    mpp
+        Micrometres per pixel of all images, whatever else is stated.
     """
 
     folder: Path
@@ -75,6 +77,7 @@ class Selection:
     what: str
     classes: tuple[str, ...] = ()
     class_map: ClassMap | None = None
+    mpp: float | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -148,13 +151,16 @@ class Selection:
         return target[self.class_map.numbers(self.meta["classes"][1:], self.folder.name)]
 
     def _mpp(self, item: Listed, labels: NDArray[np.int32]) -> float:
-        """Return the resolution: of the image's row, of the settings, of the set, of the file, or estimated."""
-        stated: Any = item.stated_mpp or self.config.mpp or self.meta.get("mpp")
+        """Return the resolution: as given, of the image's row, of the settings, of the set, estimated, or of the file.
+
+        But for the first and the last this is the order of `train.data`, so that both see the same image.
+        """
+        stated: Any = self.mpp or item.stated_mpp or self.config.mpp or self.meta.get("mpp")
+        if not stated and self.config.mpp_from_size:
+            stated = self.config.mpp_from_size / median_diameter(labels)
         if not stated:
             with open_slide(item.files.image) as slide:
                 stated = slide.mpp.value
-        if not stated and self.config.mpp_from_size:
-            stated = self.config.mpp_from_size / median_diameter(labels)
         try:
             mpp = float(stated or "nan")
         except (TypeError, ValueError) as error:
