@@ -11,6 +11,7 @@ held out of the training: --split train --held-out train/configs/student.toml.
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -66,7 +67,7 @@ class EvaluateConfig:
     class_map : Path, optional
         Class map of the training, in place of a merge; the one of `held_out` if not set.
     mpp : float, optional
-        Micrometres per pixel, where neither index.csv nor dataset.json nor the image file says it.
+        Micrometres per pixel of all images: needed where the data does not say, and stronger where it does.
     device : str
         auto, cuda, cpu or cpu-torch.
     out : Path
@@ -237,7 +238,7 @@ def run(config: EvaluateConfig, command: str = "") -> dict[str, Any]:
         result["second"] = describe_result(config, chosen, two)
         result["comparison"] = compare(config, one, two)
         stem, others = f"{stem}_vs_{two.model.name}", two.scores
-    stem = f"{stem}_{chosen.what.partition(' ')[0].replace('/', '_')}"
+    stem = re.sub(r"[^\w.-]+", "_", f"{stem}_{chosen.what}").strip("_")  # a part must not replace the whole
     for path in report.write(config.out, stem, report.image_rows(one.scores, others), result):
         print(f"Written: {path}")
     return result

@@ -147,6 +147,8 @@ def _load_run(path: Path, device: str) -> Loaded:
     folder = path.parent if path.suffix == ".pt" else path
     config, task = load_run(path)
     name, decode = folder.resolve().name, folder / "decode.json"
+    if path != folder:  # so that two checkpoints of a run are told apart
+        name = f"{name}-{path.stem}"
     card = dataclasses.replace(draft_card(config, task), name=name, version="")
     if decode.is_file():
         card = dataclasses.replace(card, decode=DecodeConfig(**json.loads(decode.read_text())))

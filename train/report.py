@@ -57,6 +57,12 @@ def organ_table(organs: Mapping[str, Sequence[Figure]], counts: Mapping[str, int
     return markdown([("organ", "images", *(some[k].name for k in chosen)), *rows])
 
 
+def split_name(name: str) -> tuple[str, str]:
+    """Return the name of a figure, and of the scheme of classes at its end or ""; a class may have brackets too."""
+    head, _, key = name.rpartition(" (")
+    return (head, key.removesuffix(")")) if head and key.endswith(")") else (name, "")
+
+
 def readme_rows(found: Sequence[Figure], what: str, images: int) -> str:
     """Return the figures as one row a table for the README, heads included.
 
@@ -65,8 +71,8 @@ def readme_rows(found: Sequence[Figure], what: str, images: int) -> str:
     groups: dict[str, list[Figure]] = {}
     for figure in found:
         if figure.averaging != PER_ORGAN:
-            name, _, key = figure.name.partition(" (")
-            groups.setdefault(key.rstrip(")"), []).append(Figure(name, figure.averaging, figure.value))
+            name, key = split_name(figure.name)
+            groups.setdefault(key, []).append(Figure(name, figure.averaging, figure.value))
     blocks = []
     for key, members in groups.items():
         head = ["set", "images", *(f.name for f in members)]

@@ -17,6 +17,7 @@ from train import loaded
 from train.data import SetConfig, load_image
 from train.loaded import Loaded
 from train.scores import PER_IMAGE, PER_ORGAN, POOLED, figures, score_image
+from train.selection import training_data
 from train.tally import Tally
 
 
@@ -156,7 +157,18 @@ def test_nuclei_without_a_class_are_neither_right_nor_wrong(consep):
 
     segment = predictor(consep, all_other)
     _, _, found = score(consep, segment)
-    assert found["F1_c inflammatory (shipped)"].value == pytest.approx(1)
+    for name in ("F1_c inflammatory", "PQ inflammatory", "mPQ", "mPQ+"):
+        assert found[f"{name} (shipped)"].value == pytest.approx(1), name
+
+    def invent(labels, ids, names):
+        labels, ids, names = all_other(labels, ids, names)
+        row, col = np.argwhere(labels == 0)[0]
+        labels = labels.copy()
+        labels[row, col] = labels.max() + 1
+        return labels, np.append(ids, labels.max()), [*names, "inflammatory"]
+
+    _, _, found = score(consep, predictor(consep, invent))
+    assert found["mPQ+ (shipped)"].value < 1  # what lies on no nucleus is invented whatever its class
 
 
 # selection
@@ -177,9 +189,36 @@ def test_held_out_images_are_those_of_the_config(consep, tmp_path):
         select(consep, "test", held_out=config)
     config.write_text('[distill.data.sets.consep]\nheld_out = ["im_2"]\n[teach]\nrun = "t"\n')
     assert select(consep, held_out=config).names == ("im_2",)
+    shared = '[data.sets.consep]\nheld_out = ["im_1"]\n'
+    more = "[distill.data.sets.monuseg]\nlabelled = false\n[teach.data.sets.consep]\nweight = 3\n"
+    config.write_text(shared + more)
+    assert select(consep, held_out=config).names == ("im_1",)
+    assert set(training_data(config).sets) == {"consep", "monuseg"}
     config.write_text("[data.sets.monuseg]\nweight = 1\n")
     with pytest.raises(NucSegError, match="has no data set 'consep'"):
         select(consep, "train", held_out=config)
+
+
+def test_what_one_command_holds_out_and_another_trains_on_is_no_validation(consep, tmp_path):
+    config = tmp_path / "c.toml"
+    shared = '[data.sets.consep]\nheld_out = ["im_1"]\n'
+    config.write_text(shared + '[distill.data.sets.consep]\nheld_out = ["im_2"]\n')
+    with pytest.raises(
+        NucSegError, match=r"divides 'consep' differently for fit and distill; give the folder"
+    ):
+        select(consep, held_out=config)
+    config.write_text(shared + '[teach.data]\nroot = "elsewhere"\n')
+    with pytest.raises(NucSegError, match="different things of the data"):
+        select(consep, held_out=config)
+
+
+def test_a_stated_resolution_is_heeded_whatever_the_data_say(consep):
+    (consep / "index.csv").write_text("name,mpp\nim_1,0.3\n")
+    for given, wanted in ((None, [0.25, 0.3]), (0.5, [0.5, 0.5])):
+        chosen = select(consep, "test", mpp=given)
+        assert [chosen.load(i, None).mpp for i in chosen.items[:2]] == wanted
+    with pytest.raises(NucSegError):
+        select(consep, "test", mpp=-1.0)
 
 
 def test_bad_selections_are_one_sentence(consep, tmp_path):
@@ -250,7 +289,7 @@ def test_truth_that_does_not_fit_is_one_sentence(plain):
     with pytest.raises(NucSegError, match="7 x 5 pixels but its image of 128 x 128"):
         chosen.load(item(chosen, "im_1"), None)
     (plain / "index.csv").write_text("name,mpp\nim_3,fine\n")
-    chosen = select(plain, mpp=0.25)
+    chosen = select(plain)
     with pytest.raises(NucSegError, match="'fine' is stated as mpp"):
         chosen.load(item(chosen, "im_3"), None)
     (plain / "instances" / "im_2.png").unlink()
@@ -385,7 +424,15 @@ def test_a_config_file_does_what_the_flags_do(command, tmp_path):
     path.write_text('split = "test"\nmodel = "fake"\nlimit = 2\n')
     code, out = command("--config", str(path), "limit=1")
     assert code == 0
-    assert json.loads((out / "fake_consep_test.json").read_text())["images"] == 1
+    report = json.loads((out / "fake_consep_test_first_1_of_4.json").read_text())
+    assert report["images"] == 1
+
+
+def test_a_part_of_the_images_does_not_replace_the_report_on_all(command):
+    for more in ([], ["limit=1"]):
+        code, out = command("--split", "test", "model=fake", *more)
+        assert code == 0
+    assert json.loads((out / "fake_consep_test.json").read_text())["images"] == 4
 
 
 def test_the_command_tells_errors_in_one_sentence(command, consep, capsys):

@@ -115,9 +115,9 @@ def test_an_exported_ir_can_be_evaluated(toy_model, tmp_path):
 
 
 def test_runs_and_their_checkpoints_can_be_evaluated(toy_run):
-    for path in (toy_run, toy_run / "last.pt"):
+    for path, name in ((toy_run, "run"), (toy_run / "last.pt", "run-last")):
         found = loaded.load(str(path), "cpu")
-        assert found.name == toy_run.name
+        assert found.name == name
         assert found.runtime(np.zeros((32, 32, 3), np.uint8)).shape == (13, 32, 32)
     labels, nuclei = found.segment(np.full((64, 64, 3), 200, np.uint8), Mpp(0.25, "test"))
     assert labels.shape == (64, 64)
