@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from napari_nucseg.errors import NucSegError
+
 T = TypeVar("T")
 _joint: ContextVar[bool] = ContextVar("joint", default=False)
 
@@ -33,12 +35,23 @@ def world() -> int:
 def join(device: str) -> torch.device:
     """Meet the other processes (NCCL on CUDA, gloo elsewhere) and return this one's device.
 
-    Under ``torchrun`` each process gets the CUDA device of its local rank, unless `device` names one.
+    Under ``torchrun`` each process gets the CUDA device of its local rank, unless `device` names one; a single process
+    gets the first.
+
+    Raises
+    ------
+    NucSegError
+        There is no such CUDA device.
     """
     own = torch.device(device)
     if own.type == "cuda":
-        if own.index is None and world() > 1:
+        if own.index is None:  # which `set_device` does not take
             own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        if own.index >= torch.cuda.device_count():
+            raise NucSegError(
+                f"This process was to train on {own}, but torch finds {torch.cuda.device_count()} CUDA devices here; "
+                "start no more processes a machine than it has (torchrun --nproc-per-node)."
+            )
         torch.cuda.set_device(own)
     if world() > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if own.type == "cuda" else "gloo")

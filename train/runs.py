@@ -82,9 +82,26 @@ def class_weights(counts: NDArray[np.float64]) -> torch.Tensor:
 
 
 def choose_device(name: str) -> str:
-    """Resolve "auto" to CUDA where there is one, else the CPU."""
+    """Resolve "auto" to CUDA where there is one, else the CPU.
+
+    Raises
+    ------
+    NucSegError
+        The device is not known, or not there.
+    """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise NucSegError(
+            f"device='{name}' is not known; choose auto, cpu, cuda or one device such as cuda:1."
+        ) from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise NucSegError(
+            f"device='{name}' is not there: torch finds {torch.cuda.device_count()} CUDA devices; choose auto "
+            "or cpu, or install a torch that fits the driver."
+        )
     return name
 
 
@@ -101,8 +118,10 @@ def load_data(
     Raises
     ------
     NucSegError
-        There are none, or a set without labels where `unlabelled` says that these are of no use.
+        There are none, or a set without labels where `unlabelled` says that these are of no use; or the device is not
+        there.
     """
+    choose_device(config.device)  # rather now than after all images are read
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.loop.seed)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from napari_nucseg.errors import NucSegError
 from tests.train.toy_run import MadeUp, by_step, gradients, make_loop
 from train import distributed
 from train.crops import loader
@@ -125,3 +126,20 @@ def test_a_single_process_needs_nobody():
     assert distributed.gathered("a") == ["a"]
     assert distributed.from_lead(3) == 3
     assert torch.equal(distributed.mean(values), values)
+
+
+def test_a_cuda_device_is_named_by_its_number(monkeypatch):
+    """Torch does not make "cuda" without a number the current device; what it takes is checked by its own code."""
+    made: list[int] = []
+    monkeypatch.setattr(
+        torch.cuda, "set_device", lambda d: made.append(torch.cuda._utils._get_device_index(d))
+    )
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert distributed.join("cuda") == torch.device("cuda", 0)
+    assert distributed.join("cuda:2") == torch.device("cuda", 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert distributed.join("cuda") == torch.device("cuda", 1)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    with pytest.raises(NucSegError, match=r"on cuda:3, but torch finds 3 .* --nproc-per-node"):
+        distributed.join("cuda")
+    assert made == [0, 2, 1]
