@@ -112,13 +112,12 @@ def to_openvino(model: Model, path: Path) -> Path:
     _needs("openvino", "OpenVINO IR")
     import openvino
 
-    given = path.with_suffix(".onnx")
-    onnx = given if given.is_file() else to_onnx(model, path.with_suffix(".tmp.onnx"))
+    # never an ONNX file that lies there: it may be of other weights
+    onnx = path.with_suffix(".tmp.onnx")
     try:
-        openvino.save_model(openvino_core().read_model(onnx), path, compress_to_fp16=False)
+        openvino.save_model(openvino_core().read_model(to_onnx(model, onnx)), path, compress_to_fp16=False)
     finally:
-        if onnx != given:
-            onnx.unlink()
+        onnx.unlink(missing_ok=True)
     return path
 
 
@@ -221,7 +220,8 @@ def write_formats(model: Model, folder: Path, names: Sequence[str], limit: float
         file, write, load = FORMATS[name]
         agreement = check(model, write(model, folder / file), load)
         if not agreement.worst <= limit:
-            agreement.path.unlink()
+            for written in (agreement.path, agreement.path.with_suffix(".bin")):
+                written.unlink(missing_ok=True)
             raise NucSegError(
                 f"{agreement} is above the limit of {limit:g}; the file was deleted, see --limit for what is accepted."
             )
