@@ -19,20 +19,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_nucseg.core.decode import DecodeConfig
 from napari_nucseg.core.nuclei import CLASS_COLOURS
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.models.card import Card, Colour
 from napari_nucseg.models.checkpoint import save_checkpoint
 from napari_nucseg.models.registry import find_model, open_model
 from napari_nucseg.models.student import Student
-from train.config import to_mapping
+from train.config import from_mapping, to_mapping
 from train.flags import run_flags
 from train.formats import FORMATS, write_formats
+from train.loaded import decode_of, run_folder
 from train.runlog import RunLog
 from train.runs import draft_card, load_run
 
-CARD_KEYS = ("version", "title", "licence", "caution", "training_data", "cite", "colours")
+
+@dataclass(frozen=True)
+class CardTexts:
+    """What a card file says: all that a run does not know of its model."""
+
+    version: str
+    title: str
+    licence: str
+    caution: str
+    training_data: tuple[str, ...]
+    cite: tuple[str, ...]
+    colours: dict[str, Colour]
+
+
+CARD_KEYS = tuple(field.name for field in dataclasses.fields(CardTexts))
 
 
 @dataclass(frozen=True)
@@ -88,7 +102,7 @@ def export(run: Path, card_file: Path, out: Path, metrics: Sequence[Path] = ()) 
     """
     config, task = load_run(run)
     texts = _card_texts(card_file)
-    texts["colours"] = _colours(config.data.classes, texts["colours"])
+    colours = _colours(config.data.classes, texts.colours)
     student = task.network
     if not isinstance(student, Student):
         raise NucSegError(f"Run '{run}' did not train a student; export takes students only.")
@@ -96,17 +110,16 @@ def export(run: Path, card_file: Path, out: Path, metrics: Sequence[Path] = ()) 
         raise NucSegError(
             f"Run '{run}' did without the map '{task.without[0]}', which the plugin needs; train anew."
         )
-    folder = run.parent if run.suffix == ".pt" else run
-    decode = folder / "decode.json"
+    folder = run_folder(run)
     early = config.loop.patience and (folder / "best.pt").is_file()  # the choice of load_run
     state = RunLog(folder).load(run.name if run != folder else "best.pt" if early else "last.pt") or {}
     card = dataclasses.replace(
         draft_card(config, task),
-        decode=DecodeConfig(**json.loads(decode.read_text())) if decode.is_file() else DecodeConfig(),
+        decode=decode_of(folder),
         training={"steps": state.get("step"), "config": to_mapping(config)},
         metrics=_reports(metrics),
         name=out.resolve().name,
-        **texts,
+        **{**vars(texts), "colours": colours},
     )
     return save_checkpoint(out, student, card)
 
@@ -119,6 +132,8 @@ def _reports(paths: Sequence[Path]) -> dict[str, Any]:
             report = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise NucSegError(f"Metrics '{path}' cannot be read: {error}.") from error
+        if not isinstance(report, dict):
+            raise NucSegError(f"Metrics '{path}' are no report; give a JSON file of train.evaluate.")
         out[str(report.pop("data", path.stem))] = report
     return out
 
@@ -131,17 +146,21 @@ def _colours(classes: Sequence[str], given: dict[str, Colour]) -> dict[str, Colo
     return {name: colour or next(spare) for name, colour in out.items()}
 
 
-def _card_texts(path: Path) -> dict[str, Any]:
+def _card_texts(path: Path) -> CardTexts:
     try:
         texts = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise NucSegError(f"Card file '{path}' cannot be read: {error}.") from error
     if missing := [key for key in CARD_KEYS if key not in texts]:
         raise NucSegError(f"Card file '{path}' lacks '{missing[0]}'; a card needs {', '.join(CARD_KEYS)}.")
-    for key in ("training_data", "cite"):
-        texts[key] = tuple(texts[key])
-    texts["colours"] = {name: tuple(rgb) for name, rgb in texts["colours"].items()}
-    return texts
+    try:
+        found = from_mapping(CardTexts, texts)
+    except NucSegError as error:
+        raise NucSegError(f"Card file '{path}': {error}") from error
+    for name, rgb in found.colours.items():
+        if not all(0 <= value <= 255 for value in rgb):
+            raise NucSegError(f"Card file '{path}' gives '{name}' the colour {list(rgb)}; write 0 to 255.")
+    return found
 
 
 def run(config: ExportConfig) -> None:
@@ -158,11 +177,11 @@ def run(config: ExportConfig) -> None:
         print(f"{card.name} {card.version} written to {config.out} (sha256 {card.sha256[:12]})")
         model = open_model(config.out)
     else:
+        if not config.formats:
+            raise NucSegError(f"Nothing to do: choose --formats from {', '.join(FORMATS)}.")
         model = find_model(config.model or "")
     for agreement in write_formats(model, config.out, config.formats, config.limit):
         print(agreement)
-    if config.run is None and not config.formats:
-        raise NucSegError(f"Nothing to do: choose --formats from {', '.join(FORMATS)}.")
     if config.run is None and not (config.out / "card.json").exists():
         (config.out / "card.json").write_text(model.card.to_json(), encoding="utf-8")
 

@@ -22,7 +22,6 @@ from train.distill import open_teacher
 from train.figures_config import FiguresConfig
 from train.figures_data import Seen, choose, own_scheme
 from train.figures_errors import matches
-from train.runs import choose_device
 from train.task import MapTask
 
 
@@ -76,7 +75,7 @@ class Network:
         if path.suffix != ".pt" and not (path / "config.json").is_file():
             path = find_model(what).weights
         card = loaded.load(what, "cpu-torch").card
-        where = choose_device("cpu" if device.startswith("cpu") else device)
+        where = loaded.inference_device(device)
         return cls(open_teacher(path).task.eval().to(where), card, card.name, where)
 
     def level(self, stride: int) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from napari_nucseg.core.decode import DecodeConfig
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.models.card import Card
+from napari_nucseg.models.devices import DEVICES
 from napari_nucseg.models.registry import Model, find_model
 from napari_nucseg.models.runtime import openvino_core
 
@@ -113,6 +114,8 @@ def load(what: str, device: str = "auto") -> Loaded:
     """
     path = Path(what)
     if path.suffix == ".xml":
+        if device == "cuda":
+            raise NucSegError(f"'{what}' of OpenVINO runs on the CPU only; leave the device out.")
         return _load_ir(path)
     if path.suffix == ".pt" or (path / "config.json").is_file():
         return _load_run(path, device)
@@ -141,16 +144,59 @@ def _load_ir(path: Path) -> Loaded:
 
 
 def _load_run(path: Path, device: str) -> Loaded:
-    from train.runs import choose_device, draft_card, load_run
+    from train.runs import draft_card, load_run
     from train.validate import TaskRuntime
 
-    folder = path.parent if path.suffix == ".pt" else path
+    where, folder = inference_device(device), run_folder(path)
     config, task = load_run(path)
-    name, decode = folder.resolve().name, folder / "decode.json"
+    name = folder.resolve().name
     if path != folder:  # so that two checkpoints of a run are told apart
         name = f"{name}-{path.stem}"
-    card = dataclasses.replace(draft_card(config, task), name=name, version="")
-    if decode.is_file():
-        card = dataclasses.replace(card, decode=DecodeConfig(**json.loads(decode.read_text())))
-    runtime = TaskRuntime(task.to(choose_device("cpu" if device.startswith("cpu") else device)))
-    return Loaded(name, card, runtime, {"name": name, "run": str(path)})
+    card = dataclasses.replace(draft_card(config, task), name=name, version="", decode=decode_of(folder))
+    return Loaded(name, card, TaskRuntime(task.to(where)), {"name": name, "run": str(path)})
+
+
+def run_folder(path: Path) -> Path:
+    """Return the folder of a run that is given as such, or as a checkpoint in it."""
+    return path.parent if path.suffix == ".pt" else path
+
+
+def tuned(folder: Path) -> Path:
+    """Return where the thresholds of a run are kept, if they were chosen."""
+    return folder / "decode.json"
+
+
+def decode_of(folder: Path) -> DecodeConfig:
+    """Return the thresholds that `train.thresholds` chose for a run, else the usual ones.
+
+    Raises
+    ------
+    NucSegError
+        They are damaged.
+    """
+    path = tuned(folder)
+    if not path.is_file():
+        return DecodeConfig()
+    try:
+        return DecodeConfig(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise NucSegError(
+            f"Thresholds '{path}' cannot be read ({error}); choose them anew by python -m train.thresholds."
+        ) from error
+
+
+def inference_device(name: str) -> str:
+    """Return the device of torch for one of ours: "auto" is CUDA where there is one.
+
+    Raises
+    ------
+    NucSegError
+        It is not known, or not there.
+    """
+    import torch
+
+    if name not in DEVICES:
+        raise NucSegError(f"Device '{name}' is not one of {', '.join(DEVICES)}.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise NucSegError("Device 'cuda' was asked for, but torch finds no CUDA device; use device 'cpu'.")
+    return "cuda" if name in ("auto", "cuda") and torch.cuda.is_available() else "cpu"

@@ -1,26 +1,60 @@
-"""Choose the decoder's thresholds on validation images: ``python -m train.thresholds --run runs/student``.
+"""Choose the decoder's thresholds on the validation images of a run.
 
-Writes ``decode.json`` into the run folder, which `train.export` puts on the card.
+  python -m train.thresholds --run runs/student
+
+One setting after the other is improved, as far as it makes the mean of Dice, AJI, bPQ and detection F1 better. The
+choice is written as decode.json into the run's folder: train.evaluate heeds it, and train.export puts it on the card.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import logging
-import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from napari_nucseg.core.decode import DecodeConfig
 from napari_nucseg.errors import NucSegError
+from napari_nucseg.io.atomic import replacing
 from train.data import load_data
+from train.flags import run_flags
+from train.loaded import inference_device, run_folder, tuned
 from train.runs import draft_card, load_run
 from train.scores import ImageScore
 from train.validate import Predicted, mean_known
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ThresholdsConfig:
+    """Of which run to choose the thresholds.
+
+    Parameters
+    ----------
+    run : Path
+        Folder of a run of train.fit, teach or distill, or a checkpoint in it.
+    rounds : int
+        How often to go through all settings.
+    limit : int, optional
+        Only so many of the validation images, evenly spread: where there are thousands, some hundreds will do.
+    device : str
+        auto, cuda or cpu.
+    """
+
+    run: Path
+    rounds: int = 2
+    limit: int | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "limit"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise NucSegError(f"{name}={value} must be at least 1.")
+
 
 GRID: dict[str, tuple[Any, ...]] = {
     "foreground": (0.4, 0.45, 0.5, 0.55, 0.6, 0.65),
@@ -44,12 +78,14 @@ def objective(datasets: list[str], scores: list[ImageScore]) -> float:
     return mean_known(means)
 
 
-def search(run: Path, rounds: int = 2) -> tuple[DecodeConfig, float]:
+def search(config: ThresholdsConfig) -> tuple[DecodeConfig, float]:
     """Improve one setting after the other on the held-out images of a run; return the best and its objective."""
-    config, task = load_run(run)
-    card = draft_card(config, task)
-    held = load_data(config.data)[1]
-    predicted = [Predicted.of(item, task, card) for item in held]
+    training, task = load_run(config.run)
+    task.to(inference_device(config.device))
+    card = draft_card(training, task)
+    held = load_data(training.data)[1]
+    count = len(held) if config.limit is None else min(config.limit, len(held))
+    predicted = [Predicted.of(held[k * len(held) // count], task, card) for k in range(count)]
 
     def score(decode: DecodeConfig) -> float:
         return objective(
@@ -58,8 +94,8 @@ def search(run: Path, rounds: int = 2) -> tuple[DecodeConfig, float]:
 
     best = DecodeConfig()
     top = score(best)
-    log.info("start: %.4f with %s", top, best)
-    for _ in range(rounds):
+    log.info("start: %.4f on %d images with %s", top, count, best)
+    for _ in range(config.rounds):
         for key, values in GRID.items():
             for value in values:
                 trial = dataclasses.replace(best, **{key: value})
@@ -69,19 +105,25 @@ def search(run: Path, rounds: int = 2) -> tuple[DecodeConfig, float]:
     return best, top
 
 
-def main(argv: list[str] | None = None) -> int:
+def choose(config: ThresholdsConfig) -> None:
+    """Search, and write what was found."""
+    best, top = search(config)
+    path = tuned(run_folder(config.run))
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(dataclasses.asdict(best), indent=1), encoding="utf-8")
+    print(f"Written: {path} ({top:.4f})")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m train.thresholds``."""
-    parser = argparse.ArgumentParser(prog="python -m train.thresholds", description=__doc__)
-    parser.add_argument("--run", type=Path, required=True, help="run folder of train.fit")
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    try:
-        best, _ = search(args.run)
-    except NucSegError as error:
-        print(error, file=sys.stderr)
-        return 2
-    (args.run / "decode.json").write_text(json.dumps(dataclasses.asdict(best), indent=1))
-    return 0
+    return run_flags(
+        choose,
+        ThresholdsConfig,
+        argv,
+        prog="python -m train.thresholds",
+        about=__doc__ or "",
+        example="python -m train.thresholds --run runs/student",
+    )
 
 
 if __name__ == "__main__":

@@ -1,14 +1,18 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from napari_nucseg.core.decode import DecodeConfig
+from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.slide import Mpp
 from napari_nucseg.models.checkpoint import load_student
 from napari_nucseg.models.registry import find_model, open_model
 from train import export, formats, loaded, thresholds
+
+CONFIGS = Path(export.__file__).parent / "configs"
 
 
 def test_thresholds_are_searched_on_held_out_images_and_exported_with_the_weights(
@@ -22,7 +26,7 @@ def test_thresholds_are_searched_on_held_out_images_and_exported_with_the_weight
     real = thresholds.Predicted.of
     watched = lambda item, task, card: seen.append(item.name) or real(item, task, card)  # noqa: E731
     monkeypatch.setattr(thresholds.Predicted, "of", watched)
-    assert thresholds.main(["--run", str(run)]) == 0
+    assert thresholds.main(["--run", str(run / "last.pt"), "--limit", "5"]) == 0
     assert set(seen) == {"im_3"}
     chosen = DecodeConfig(**json.loads((run / "decode.json").read_text()))
     (tmp_path / "scores.json").write_text('{"aji": 0.5}')
@@ -46,6 +50,52 @@ def test_classes_without_a_colour_get_one(toy_run, tmp_path):
     shipped = find_model().card.colours
     assert colours == {name: shipped[name] for name in colours if name != "other"} | {"other": (230, 159, 0)}
     assert export._colours(["a", "b"], {"b": (230, 159, 0)}) == {"a": (86, 180, 233), "b": (230, 159, 0)}
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.card.toml")), ids=lambda path: path.name)
+def test_the_card_files_there_are_can_be_read(path):
+    assert export._card_texts(path).licence
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('title = "A toy"', 'title = "A toy"\ntitel = "A toy"', "did you mean 'title'"),
+        ("cite = []", 'cite = "Us 2020"', "cite='Us 2020' is not of the kind list of text"),
+        ("other = [1, 2, 3]", "other = [1, 2, 300]", "gives 'other' the colour [1, 2, 300]"),
+        ("other = [1, 2, 3]", "other = [1, 2]", "has 2 values"),
+    ],
+)
+def test_a_card_file_with_a_slip_is_one_sentence(toy_run, tmp_path, capsys, old, new, said):
+    path = tmp_path / "card.toml"
+    path.write_text((toy_run.parent / "card.toml").read_text().replace(old, new))
+    assert export.main(["--run", str(toy_run), "--card", str(path), "--out", str(tmp_path / "m")]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert said in error
+    assert str(path) in error
+
+
+def test_openvino_is_made_of_the_model_and_not_of_an_onnx_file_that_lies_there(toy_model, tmp_path):
+    pytest.importorskip("onnx")
+    pytest.importorskip("openvino")
+    stale = tmp_path / "model.onnx"
+    stale.write_bytes(b"of other weights")
+    arguments = ["--model", str(toy_model.weights.parent), "--out", str(tmp_path), "--formats", "openvino"]
+    assert export.main(arguments) == 0
+    assert stale.read_bytes() == b"of other weights"
+
+
+def test_damaged_thresholds_and_devices_that_are_not_there_are_one_sentence(toy_run, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(toy_run, run)
+    (run / "decode.json").write_text('{"foregruond": 0.5}')
+    with pytest.raises(NucSegError, match=r"decode\.json' cannot be read .*foregruond.*train\.thresholds"):
+        loaded.load(str(run), "cpu")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for device, said in (("cuda", "finds no CUDA device"), ("gpu", "not one of auto, cuda, cpu, cpu-torch")):
+        with pytest.raises(NucSegError, match=said):
+            loaded.load(str(toy_run), device)
+        assert thresholds.main(["--run", str(toy_run), "--device", device]) == 2
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino", "torchscript"])
