@@ -24,7 +24,7 @@ from napari_nucseg.core.targets import IGNORE
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.atomic import replacing
 from napari_nucseg.io.slide import read_image
-from train.readers.files import read_labels
+from train.readers.files import LABELS, read_labels
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def list_files(folder: Path, labelled: bool = True) -> list[ImageFiles]:
         raise NucSegError(
             f"'{folder / 'images'}' does not exist; a data set is <set>/<split>/images and instances."
         )
-    labels, types = ({p.stem: p for p in _files_in(folder / kind)} for kind in ("instances", "types"))
+    labels, types = (_labels_in(folder / kind) for kind in ("instances", "types"))
     out: dict[str, ImageFiles] = {}
     for path in _files_in(folder / "images"):
         if path.stem in out:
@@ -189,11 +189,17 @@ def look(files: ImageFiles) -> Found:
     return Found(np.array(shape, np.int64), np.array([diameter], np.float64), points, votes)
 
 
-def _files_in(folder: Path) -> list[Path]:
+def _files_in(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
     # hidden files are the droppings of file managers, such as ._NAME.png
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
+
+
+def _labels_in(folder: Path) -> dict[str, Path]:
+    """Return the label images of a folder by the stem of their names; no JPEG, which would change the ids."""
+    found = sorted(_files_in(folder, LABELS), key=lambda p: LABELS.index(p.suffix.lower()), reverse=True)
+    return {path.stem: path for path in found}
 
 
 def _shape_of(path: Path) -> tuple[int, int]:

@@ -43,7 +43,8 @@ def open_source(path: Path, options: ReadOptions) -> Source:
         An array is damaged, or the arrays and tables disagree in the number of patches.
     """
     del options
-    images_path = next(p for p in sorted(path.rglob("images.npy")) if p.with_name("labels.npy").is_file())
+    images_path, *more = (p for p in sorted(path.rglob("images.npy")) if p.with_name("labels.npy").is_file())
+    problems = tuple(f"'{p}' is a second set, left out; prepare it by itself." for p in more)
     patches = _open(images_path)
     names = _patch_names(images_path.with_name("patch_info.csv"), patches.count)
     entries = distinct(
@@ -51,8 +52,9 @@ def open_source(path: Path, options: ReadOptions) -> Source:
     )
     index = {entry.name: i for i, entry in enumerate(entries)}
     return Source(
-        "conic", entries, lambda e: patches.read(index[e.name], e.where), ABOUT, CLASSES, (), patches.remarks
-    )
+        "conic", entries, lambda e: patches.read(index[e.name], e.where), ABOUT, CLASSES, problems,
+        patches.remarks,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,9 @@ _NO_IMAGES = re.compile(r"overlays?|masks?|labels?|instances?|types?|annotations
 
 _IMAGES = re.compile(r"image|img|tissue|picture", re.IGNORECASE)
 
+LABELS = (".png", ".tif", ".tiff", ".npy")
+"""Endings of label images in our own layout, the first that is there counts."""
+
 
 def one_line(error: Exception) -> str:
     """Return what an exception says, without line breaks and the full stop."""
@@ -88,13 +91,15 @@ def read_rgb(path: Path) -> tuple[NDArray[np.uint8], Mpp]:
 
 
 def read_labels(path: Path) -> NDArray[np.int32]:
-    """Read a label image (PNG or TIFF of one channel, at most 32 bit) as int32 (H, W).
+    """Read a label image (PNG, TIFF or NPY of one channel) as int32 (H, W).
 
     Raises
     ------
     NucSegError
         It can't be read, has colours, or values that are no ids.
     """
+    if path.suffix.lower() == ".npy":
+        return as_ids(open_npy(path), str(path))
     try:
         if path.suffix.lower() in {".tif", ".tiff"}:
             import tifffile
@@ -105,7 +110,7 @@ def read_labels(path: Path) -> NDArray[np.int32]:
 
             with Image.open(path) as picture:
                 array = np.asarray(picture)
-    except (OSError, ValueError, SyntaxError, EOFError, KeyError) as error:
+    except Exception as error:  # codecs and parsers of damaged files raise whatever they stumble over
         raise NucSegError(f"'{path}' can't be read ({one_line(error)}); copy or export it again.") from error
     return as_ids(array, str(path))
 

@@ -15,10 +15,8 @@ from numpy.typing import NDArray
 from napari_nucseg.core.targets import IGNORE
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.slide import EXTENSIONS
-from train.readers.files import check_same_size, read_labels, read_rgb
+from train.readers.files import LABELS, check_same_size, read_labels, read_rgb
 from train.readers.record import About, Entry, Raw, ReadOptions, Source, distinct, safe_name
-
-_LABELS = (".png", ".tif", ".tiff")
 
 
 def matches(path: Path) -> bool:
@@ -40,9 +38,10 @@ def open_source(path: Path, options: ReadOptions) -> Source:
     found: list[tuple[Entry, Path]] = []
     for split in _splits(path):
         for image in sorted((split / "images").iterdir()):
-            if image.suffix.lower() in EXTENSIONS:
+            if image.suffix.lower() in EXTENSIONS and not image.name.startswith("."):
                 row = index.get((split.name, image.stem)) or index.get(("", image.stem)) or {}
-                group, organ = row.get("group") or None, row.get("organ") or None
+                group = row.get("group") or row.get("patient") or None
+                organ = row.get("organ") or row.get("tissue") or None
                 found.append((Entry(safe_name(image.stem), str(image), group, split.name, organ), image))
     entries = distinct(entry for entry, _ in found)
     places = {e.name: image for e, (_, image) in zip(entries, found, strict=True)}
@@ -132,4 +131,4 @@ def _mpp(
 
 
 def _beside(folder: Path, stem: str) -> Path | None:
-    return next((p for s in _LABELS if (p := folder / f"{stem}{s}").is_file()), None)
+    return next((p for s in LABELS if (p := folder / f"{stem}{s}").is_file()), None)

@@ -69,7 +69,10 @@ class _Fold:
     masks_path: Path
 
     def organ(self, index: int) -> str | None:
-        return None if self.organs is None else str(self.organs[index])
+        if self.organs is None:
+            return None
+        name = self.organs[index]
+        return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
 
     def read(self, index: int, where: str) -> Raw:
         image = as_uint8(np.array(open_npy(self.images_path)[index]), f"{self.images_path}[{index}]")

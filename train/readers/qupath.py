@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from napari_nucseg.io.qupath import read_geojson
+from napari_nucseg.io.slide import EXTENSIONS
 from train.readers.canvas import Canvas
 from train.readers.files import read_rgb
 from train.readers.pairs import files_below, open_pairs
@@ -52,4 +53,4 @@ def _stem(path: Path) -> str:
     name = path.name
     ending = next(e for e in _ENDINGS if name.lower().endswith(e))
     stem = name[: -len(ending)]
-    return Path(stem).stem if Path(stem).suffix.lower() in {".tif", ".tiff", ".svs", ".png", ".jpg"} else stem
+    return Path(stem).stem if Path(stem).suffix.lower() in EXTENSIONS else stem

@@ -87,7 +87,8 @@ def find_image(folder: Path) -> Path:
     image = read_manifest(folder).about.get("image") or {}
     was = Path(str(image["path"])) if image.get("path") else None
     beside = [folder.parent / was.name] if was else []
-    candidates = [*beside, *([was] if was else []), *(folder.with_suffix(e) for e in EXTENSIONS)]
+    renamed = [folder.with_suffix(ending) for ending in ("", *EXTENSIONS)]
+    candidates = [*beside, *([was] if was else []), *renamed]
     found = next((path for path in candidates if path.is_file()), None)
     if found is None:
         raise NucSegError(

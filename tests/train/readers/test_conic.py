@@ -60,3 +60,12 @@ def test_an_unknown_class_is_named(conic):
     source = open_source(conic)
     with pytest.raises(NucSegError, match=r"labels\.npy\[1\]' has class 7"):
         source.read(source.entries[1])
+
+
+def test_a_second_set_is_not_left_out_silently(conic):
+    (conic / "more").mkdir()
+    for name in ("images", "labels"):
+        np.save(conic / "more" / f"{name}.npy", np.load(conic / f"{name}.npy"))
+    source = open_source(conic)
+    assert len(source.entries) == 3
+    assert "more/images.npy' is a second set" in source.problems[0]

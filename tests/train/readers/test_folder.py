@@ -3,6 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from napari_nucseg.errors import NucSegError
@@ -60,3 +61,25 @@ def test_classes_need_names(toy):
     source = open_source(toy)
     with pytest.raises(NucSegError, match=r"dataset\.json names 0"):
         source.read(source.entries[4])
+
+
+def test_labels_may_be_tiff_or_npy_and_a_damaged_one_is_named(toy):
+    wanted = np.asarray(Image.open(toy / "train/instances/im_0.png")).astype(np.int64)
+    (toy / "train/instances/im_0.png").unlink()
+    np.save(toy / "train/instances/im_0.npy", wanted)
+    (toy / "train/instances/im_1.png").unlink()
+    tifffile.imwrite(toy / "train/instances/im_1.tif", wanted.astype(np.uint16), compression="zlib")
+    (toy / "train/images/._im_0.png").write_bytes(b"left by a file manager")
+    source = open_source(toy)
+    first, second = source.entries[4:6]
+    assert len(source.entries) == 8
+    assert (source.read(first).labels == wanted).all()
+    assert (source.read(second).labels == wanted).all()
+    damaged = bytearray((toy / "train/instances/im_1.tif").read_bytes())
+    damaged[-40:-20] = bytes(20)
+    (toy / "train/instances/im_1.tif").write_bytes(damaged)
+    with pytest.raises(NucSegError, match=r"im_1\.tif' can't be read"):
+        source.read(second)
+    np.save(toy / "train/instances/im_0.npy", np.full(wanted.shape, 0.5))
+    with pytest.raises(NucSegError, match=r"im_0\.npy' has fractions"):
+        source.read(first)

@@ -58,6 +58,13 @@ def test_only_what_a_person_has_reviewed(review):
         open_source(review, options=ReadOptions(nuclei="some"))
 
 
+def test_image_and_session_may_get_a_new_name_together(review):
+    (review / "case.png").rename(review / "new.png")
+    (review / "case.nucseg").rename(review / "new.png.nucseg")
+    source = open_source(review)
+    assert source.read(source.entries[0]).image.shape[2] == 3
+
+
 def test_a_lost_image_or_a_damaged_session_is_named(review):
     source = open_source(review)
     (review / "case.png").rename(review / "other.png")
