@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from napari_nucseg.core.targets import IGNORE
 from napari_nucseg.errors import NucSegError
 from train.annotated import AnnotatedImage, Known, LazyImage
+from train.class_checks import check_numbers, warn_of_unlearnt
 from train.class_map import ClassMap
 from train.data_config import DataConfig, SetConfig
 from train.listing import Listed, list_set, read_meta, read_table
@@ -71,7 +72,10 @@ def read_pixels(files: ImageFiles, lookup: NDArray[np.uint8] | None) -> Pixels:
         return Pixels(image, labels, None)
     types = read_labels(files.types)
     check_same_size(image, types, str(files.types))
-    return Pixels(image, labels, lookup[types])
+    known = lookup[types]
+    known[labels == 0] = 0
+    known[(labels > 0) & (known == 0)] = IGNORE  # a nucleus is no background, even if nobody knows its class
+    return Pixels(image, labels, known)
 
 
 def class_lookup(meta: dict[str, Any], merge: str | None, classes: tuple[str, ...]) -> NDArray[np.uint8]:
@@ -223,6 +227,8 @@ def load_data(config: DataConfig) -> tuple[list[AnnotatedImage], list[AnnotatedI
         raise NucSegError(
             f"No validation image in '{config.root}'; name some by held_out of a set, or a share by val_fraction."
         )
+    names = {key: read_meta(config.root / key).get("classes") or () for key in config.sets}
+    warn_of_unlearnt(sides[0], config.classes, names)
     # validation comes seldom, so that memory is better spent on training
     limit = config.cache_gb * 1e9
     return _lazy(sides[0], int(0.9 * limit)), _lazy(sides[1], int(0.1 * limit))
@@ -265,6 +271,8 @@ def _members(
         for item in items:
             what = found[item.split][item.name]
             mpp = _mpp(key, item, settings, meta, what)
+            if item.files.types and config.classes:
+                check_numbers(what, item.files.types, meta.get("classes") or ())
             typed = lookup if item.files.types else None
             side.append(Known(key, item.files, mpp, settings.labelled, what, typed))
     return out

@@ -102,12 +102,12 @@ def list_set(folder: Path, config: SetConfig) -> tuple[list[Listed], list[Listed
     Raises
     ------
     NucSegError
-        The folder does not have the layout, or a split that is asked for does not exist.
+        The folder does not have the layout, or a split or image that is asked for does not exist.
     """
     index = {(row.get("split") or "", row["name"]): row for row in read_table(folder / "index.csv")}
     sides = _given_sides(folder, config, index)
     train, validation = (_in_order(side) for side in sides)
-    held = _held_out(train, config)
+    held = _held_out(folder.name, train, config)
     kept = [item for item in train if (item.split, item.name) not in held]
     moved = [item for item in train if (item.split, item.name) in held]
     validation = _in_order([*validation, *moved])
@@ -237,10 +237,18 @@ def _patient(name: str, row: Mapping[str, str], pattern: str | None) -> str:
     return found[1] if found.re.groups else found[0]
 
 
-def _held_out(train: Sequence[Listed], config: SetConfig) -> set[tuple[str, str]]:
+def _held_out(key: str, train: Sequence[Listed], config: SetConfig) -> set[tuple[str, str]]:
     """Return (split, name) of the training images to hold out: those named, and a share of the patients."""
-    begins = config.held_out or ("\0",)
-    held = {(i.split, i.name) for i in train if i.name.startswith(begins) or i.patient in config.held_out}
+    held: set[tuple[str, str]] = set()
+    for begin in config.held_out:
+        found = {(i.split, i.name) for i in train if i.name.startswith(begin) or i.patient == begin}
+        if not found:
+            near = difflib.get_close_matches(begin, [i.name for i in train], 1)
+            hint = f"did you mean '{near[0]}'?" if near else "see the names in its folder images."
+            raise NucSegError(
+                f"held_out names '{begin}', with which no training image of '{key}' begins, nor is it a patient; {hint}"
+            )
+        held |= found
     rest = [i for i in train if (i.split, i.name) not in held]
     if config.val_fraction and rest:
         # numbers for names: the patients are known here and need not be found in them

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from napari_nucseg.core.maps import MapLayout
 from napari_nucseg.core.targets import IGNORE
@@ -183,6 +184,7 @@ def test_a_share_is_held_out_by_whole_patients(folds):
         ({"splits": "other.csv"}, "names no image"),
         ({"patient": "("}, "regular expression"),
         ({"held_out": ("im",)}, "No training image"),
+        ({"held_out": ("im_1", "mi_2")}, "held_out names 'mi_2'.*did you mean 'im_2'"),
         ({"validation": ()}, "No validation image"),
     ],
 )
@@ -205,7 +207,7 @@ def test_patients_on_both_sides_are_told(folds, caplog):
     assert "'P1'" in caplog.text
     caplog.clear()
     load_data(DataConfig(folds.parent, CLASSES, sets={"toy": SetConfig(held_out=("P1",))}))
-    assert not caplog.text
+    assert "patients" not in caplog.text
 
 
 def test_a_class_map_gives_the_classes_of_all_sets(dataset, tmp_path):
@@ -244,3 +246,49 @@ def test_the_student_trains_on_what_it_always_did(shared):
         "monuseg": (26, 4), "consep": (23, 4), "gbm40": (40, 0), "tcga_glioma": (28, 0), "cpm16": (32, 0),
         "dsb2018_color": (107, 0),
     }  # fmt: skip
+
+
+def retype(folder, change):
+    """Change the types of one training image."""
+    path = folder / "train" / "types" / "im_0.png"
+    types = np.asarray(Image.open(path)).copy()
+    labels = np.asarray(Image.open(folder / "train" / "instances" / "im_0.png"))
+    change(types, labels)
+    Image.fromarray(types).save(path)
+
+
+def test_a_nucleus_of_no_class_is_never_taught_as_background(folds):
+    def forget(types, labels):
+        types[labels == labels.max()] = 0
+        types[0, labels[0] == 0] = 3  # and a class where there is no nucleus
+
+    retype(folds, forget)
+    images = load_split(folds.parent, {"toy": SetConfig()}, CLASSES, held_out=False)
+    (image,) = (im for im in images if im.name == "im_0")
+    assert (image.types[image.labels == image.labels.max()] == IGNORE).all()
+    assert (image.types[image.labels == 0] == 0).all()
+    assert image.nuclei[-1, 2] == 0
+
+
+def test_a_class_number_without_a_name_is_told(folds):
+    def shift(types, labels):
+        types[labels > 0] = 6
+
+    retype(folds, shift)
+    with pytest.raises(
+        NucSegError, match=r"im_0\.png' has class 6, but the last of 'classes'.* is 5 \(other\)"
+    ):
+        load_split(folds.parent, {"toy": SetConfig()}, CLASSES, held_out=False)
+
+
+def test_classes_that_nothing_teaches_are_told(folds, caplog):
+    load_data(DataConfig(folds.parent, ("Tumour", "Stroma"), sets={"toy": SetConfig()}))
+    assert "toy: no nucleus is of a class to learn (Tumour, Stroma; the set has neoplastic, " in caplog.text
+    assert "No training nucleus is of the class Tumour or Stroma" in caplog.text
+    caplog.clear()
+    load_data(DataConfig(folds.parent, ("neoplastic", "Stroma"), sets={"toy": SetConfig()}))
+    assert "to learn" not in caplog.text
+    assert "of the class Stroma:" in caplog.text
+    caplog.clear()
+    load_data(DataConfig(folds.parent, ("neoplastic", "inflammatory"), sets={"toy": SetConfig()}))
+    assert not caplog.text
