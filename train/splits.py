@@ -127,10 +127,11 @@ def _choose(splits: Mapping[str, str], groups: Mapping[str, str], fraction: floa
     wanted, chosen, count = fraction * sizes.total(), set[str](), 0
     for group in order:
         closer = abs(count + sizes[group] - wanted) < abs(count - wanted)
-        if (closer or not chosen) and len(chosen) < len(sizes) - 1:
+        if closer and len(chosen) < len(sizes) - 1:
             chosen.add(group)
             count += sizes[group]
-    return chosen
+    # where every patient has more than is wanted, the smallest of them
+    return chosen or set(sorted(order, key=lambda group: sizes[group])[:1])
 
 
 def _leaks(splits: Mapping[str, str], groups: Mapping[str, str]) -> list[str]:

@@ -95,3 +95,13 @@ def test_a_patient_with_published_test_images_is_not_held_out_for_validation():
         found = plan(entries, SplitConfig(val_fraction=0.5, seed=seed))
         assert sides(found) == {"train": 3, "val": 2, "test": 3}
         assert {n[:7] for n, s in found.splits.items() if s == "val"} == {"TCGA-03"}
+
+
+def test_a_patient_with_most_of_the_images_is_not_what_is_held_out():
+    entries = [Entry(f"TCGA-AA-0001-{k}", "") for k in range(80)] + tcga(5, 4)
+    for seed in range(8):
+        assert 8 <= sides(plan(entries, SplitConfig(val_fraction=0.1, seed=seed)))["val"] <= 12
+    # where all have more than the share, the smallest
+    entries = [Entry(f"TCGA-AA-0001-{k}", "") for k in range(80)] + tcga(1, 20)
+    for seed in range(4):
+        assert sides(plan(entries, SplitConfig(val_fraction=0.1, seed=seed)))["val"] == 20
