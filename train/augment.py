@@ -115,12 +115,13 @@ def augment_colour(image: Image, rng: np.random.Generator, config: AugmentConfig
         half = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
         image = cv2.resize(half, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     elif rng.random() < config.p_blur:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, config.blur))
+        sigma = rng.uniform(min(0.3, config.blur), config.blur)
+        image = cv2.GaussianBlur(image, (0, 0), sigma) if sigma > 0 else image
     if rng.random() < config.p_noise:
         noisy = rng.standard_normal(image.shape, np.float32)
-        noisy *= np.float32(rng.uniform(1, config.noise))
+        noisy *= np.float32(rng.uniform(min(1.0, config.noise), config.noise))
         noisy += image
         image = np.clip(np.rint(noisy, out=noisy), 0, 255, out=noisy).astype(np.uint8)
     if rng.random() < config.p_jpeg:
-        image = _jpeg(image, int(rng.integers(config.jpeg, 96)))
+        image = _jpeg(image, int(rng.integers(min(config.jpeg, 95), 96)))
     return image

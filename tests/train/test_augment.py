@@ -51,3 +51,10 @@ def test_a_coarse_crop_is_the_mean_of_what_it_covers():
     source = rng.integers(0, 256, (80, 80, 3), np.uint8)
     blocks = source[8:40, 8:40].reshape(16, 2, 16, 2, 3).mean((1, 3))
     assert np.abs(warp(source, half, 16, nearest=False) - blocks).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["blur", "noise", "jpeg"])
+def test_a_strength_beyond_its_usual_range_is_no_error(kind):
+    grey = np.full((16, 16, 3), 128, np.uint8)
+    config = AugmentConfig(**(NOTHING | {kind: 100 if kind == "jpeg" else 0.0, f"p_{kind}": 1.0}))
+    assert np.abs(augment_colour(grey, np.random.default_rng(0), config).astype(int) - 128).max() <= 2
