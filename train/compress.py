@@ -25,6 +25,7 @@ from train.compression import CompressConfig, make_int8, make_pruned
 from train.evaluate import evaluate
 from train.flags import run_flags
 from train.intervals import Difference, paired_bootstrap
+from train.listing import list_set
 from train.loaded import Loaded, load_model
 from train.scores import ImageScore, Scheme
 from train.selection import Wanted, schemes_for, select, training_data
@@ -42,11 +43,11 @@ def accuracy(config: CompressConfig, before: Loaded, after: Loaded) -> dict[str,
     """Score both on the held-out images of every set; return the differences by set."""
     found: dict[str, list[Difference]] = {}
     data = training_data(config.training)
-    for name in data.sets:
-        try:
-            chosen = select(Wanted(data.root / name, held_out=config.training, limit=config.limit))
-        except NucSegError:
+    for name, settings in data.sets.items():
+        folder = data.root / name
+        if not settings.labelled or (folder.is_dir() and not list_set(folder, settings)[1]):
             continue  # this set holds nothing out
+        chosen = select(Wanted(folder, held_out=config.training, limit=config.limit))
         schemes = schemes_for(chosen, before.card.classes)
         one, two = (Tally(_scores(m, chosen, schemes), schemes) for m in (before, after))
         found[chosen.what] = paired_bootstrap(len(one), one.figures, two.figures, config.draws, config.seed)
@@ -58,7 +59,7 @@ def accuracy(config: CompressConfig, before: Loaded, after: Loaded) -> dict[str,
 
 
 def speed(config: CompressConfig, model: Model, after: Loaded) -> list[Pace]:
-    """Race the model in float32 and as it runs by default against the compressed one."""
+    """Race the compressed model against the model as it runs by default, which comes first, and in float32."""
     from napari_nucseg.models.runtime import OpenVINORuntime, TorchRuntime, inspect_devices
 
     devices = inspect_devices()
@@ -66,7 +67,7 @@ def speed(config: CompressConfig, model: Model, after: Loaded) -> list[Pace]:
     if devices.openvino is None:
         runtimes["before (f32)"] = TorchRuntime(model, "cpu", "f32")
     else:
-        for precision in dict.fromkeys(("f32", devices.precision)):
+        for precision in dict.fromkeys((devices.precision, "f32")):
             runtimes[f"before ({precision})"] = OpenVINORuntime(model, precision)
     runtimes["after"] = after.runtime
     return race(runtimes, config.size, config.rounds)
@@ -77,7 +78,13 @@ def speed_table(paces: Sequence[Pace], size: int) -> str:
     rows = [
         (p.name, p.runtime, f"{p.ms:.0f} ms", f"{p.ratio:.2f}", f"{p.low:.2f} to {p.high:.2f}") for p in paces
     ]
-    head = ("network", "runtime", f"{size} x {size} px", "times faster", "over the rounds")
+    head = (
+        "network",
+        "runtime",
+        f"{size} x {size} px",
+        f"times as fast as '{paces[0].name}'",
+        "over the rounds",
+    )
     return report.markdown([head, *rows])
 
 

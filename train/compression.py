@@ -96,7 +96,7 @@ class CompressConfig:
 
 
 def fit_config(config: CompressConfig, model: Model) -> FitConfig:
-    """Return the training configuration, with the model's resolution and normalisation.
+    """Return the training configuration, with the model's resolution and normalisation, without unlabelled images.
 
     Raises
     ------
@@ -109,7 +109,10 @@ def fit_config(config: CompressConfig, model: Model) -> FitConfig:
 
     card, path = model.card, config.training
     training: RunConfig = load_run(path)[0] if path.is_dir() else load_config(FitConfig, path, (), "fit")
-    training = dataclasses.replace(training, data=training.data.resolved())
+    labelled = {key: value for key, value in training.data.sets.items() if value.labelled}
+    training = dataclasses.replace(
+        training, data=dataclasses.replace(training.data.resolved(), sets=labelled)
+    )
     if training.data.classes != card.classes:
         raise NucSegError(
             f"'{config.training}' trains the classes {', '.join(training.data.classes)}, but {model} has "

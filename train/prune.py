@@ -7,7 +7,6 @@ Channels that are added to one another by shortcuts and skips are one group: the
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -150,4 +149,4 @@ def prune(student: Student, widths: Sequence[int]) -> Student:
 
 def parameters(student: Student) -> int:
     """Return the number of trained values."""
-    return sum(p.numel() for p in itertools.chain(student.parameters()))
+    return sum(p.numel() for p in student.parameters())

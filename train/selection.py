@@ -70,6 +70,8 @@ def select(wanted: Wanted) -> Selection:
         There is no such set or split, or nothing is chosen.
     """
     folder, split = wanted.folder.resolve(), wanted.split
+    if not folder.is_dir():
+        raise NucSegError(f"'{folder}' is not a folder; name a data set such as monuseg.")
     config, class_map = SetConfig(), wanted.class_map
     if wanted.held_out is not None:
         training = training_data(wanted.held_out)
@@ -102,8 +104,6 @@ def _of_split(folder: Path, split: str) -> list[Listed]:
 
 def _check_layout(folder: Path, split: str) -> None:
     """Raise where the folder is neither a plain one nor a data set with this split."""
-    if not folder.is_dir():
-        raise NucSegError(f"'{folder}' is not a folder; name a data set such as monuseg.")
     plain = (folder / "images").is_dir()
     splits = sorted(p.name for p in folder.iterdir() if (p / "images").is_dir())
     if not plain and not splits:

@@ -73,6 +73,25 @@ def test_the_run_of_a_model_says_what_it_was_trained_on(toy_run, toy_model, tmp_
     assert (found.loop.steps, found.run) == (7, tmp_path / "finetune")
 
 
+def test_a_training_with_unlabelled_images_can_be_used_too(toy_model, dataset, tmp_path):
+    path = tmp_path / "c.toml"
+    more = "[distill.data.sets.bare]\nlabelled = false\n[data.sets.bare]\nlabelled = false\n"
+    path.write_text(f'[data]\nroot = "{dataset}"\n[data.sets.toy]\nheld_out = ["im_3"]\n{more}')
+    config = compression.CompressConfig("int8", path, tmp_path)
+    assert set(compression.fit_config(config, toy_model).data.sets) == {"toy"}
+
+
+def test_a_set_that_cannot_be_scored_is_told_and_not_left_out(command, dataset, tmp_path, toy_model):
+    training = tmp_path / "two.toml"
+    training.write_text(
+        f'[data]\nroot = "{dataset}"\n[data.sets.toy]\nheld_out = ["im_3"]\n[data.sets.gone]\n'
+    )
+    model = loaded.load_model(toy_model, "cpu-torch")
+    config = compression.CompressConfig("int8", training, tmp_path, draws=2)
+    with pytest.raises(NucSegError, match="gone"):
+        compress.accuracy(config, model, model)
+
+
 def test_one_setting_of_the_training_leaves_the_others_gentle(tmp_path):
     given = ["method=prune", "training=x", "out=y", "loop.steps=9"]
     loop = parse(compression.CompressConfig, given, prog="x", about="", example="").loop
