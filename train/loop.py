@@ -42,7 +42,7 @@ __all__ = ["Loop", "LoopConfig"]
 log = logging.getLogger(__name__)
 SECONDS_BETWEEN_CURVES = 60.0
 BAD_STEPS = 20
-"""Steps in a row without a finite loss that fp16 may need until its scale has come down."""
+"""Steps in a row whose gradient may overflow in fp16: by then the scale has come down from 2^16 to below 1."""
 
 
 class Loop:
@@ -172,10 +172,16 @@ class Loop:
         c = self.config
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(c.lr, c.warmup, c.steps, self.step)
+        kept = [b.clone() for b in self._statistics()]
         losses = self._gradients(batches)
-        self._check(losses["total"])
         self.scaler.unscale_(self.optimiser)
-        torch.nn.utils.clip_grad_norm_(self.task.parameters(), c.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.task.parameters(), c.clip)
+        self._check(losses["total"], norm.item())
+        if not math.isfinite(
+            losses["total"]
+        ):  # what overflowed has gone into batch norm, and would stay there
+            for own, before in zip(self._statistics(), kept, strict=True):
+                own.copy_(before)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         # early steps average over few weights, so that the start is forgotten soon
@@ -184,13 +190,22 @@ class Loop:
         self.watch.add(time.perf_counter() - began, self.crops_per_step)
         return losses
 
-    def _check(self, total: float) -> None:
-        """Refuse to go on, and to overwrite a good checkpoint, with weights that are no numbers."""
-        self._bad = 0 if math.isfinite(total) else self._bad + 1
+    def _statistics(self) -> list[torch.Tensor]:
+        """Return what a forward pass changes and fp16 can spoil; nothing in other precisions, which stop the run."""
+        fp16 = self.scaler.is_enabled()
+        return [b for b in self.task.buffers() if b.is_floating_point()] if fp16 else []
+
+    def _check(self, total: float, norm: float) -> None:
+        """Refuse to go on, and to overwrite a good checkpoint, with weights that are no numbers.
+
+        In fp16 the scaler leaves out steps whose gradient is none.
+        """
+        self._bad = 0 if math.isfinite(total) and math.isfinite(norm) else self._bad + 1
         if self._bad > (BAD_STEPS if self.scaler.is_enabled() else 0):
+            what, value = ("gradient's norm", norm) if math.isfinite(total) else ("loss", total)
             raise NucSegError(
-                f"The loss at step {self.step} is {total}; lower loop.lr, or set loop.amp=off, and go on from the "
-                "last checkpoint in a new run folder."
+                f"The {what} at step {self.step} is {value}; lower loop.lr, or set loop.amp=off, and train anew in "
+                "another run folder."
             )
 
     def fit(self, validate: Callable[[nn.Module], dict[str, float]]) -> None:
@@ -265,9 +280,9 @@ class Loop:
         self._drawn = time.monotonic()
 
     def _held_losses(self) -> dict[str, float]:
-        size = self.config.batch_size
-        count = self.config.validation_crops // size * size
-        if self.held is None or not count:
+        if self.held is None or not self.config.validation_crops:
             return {}
+        size = min(self.config.batch_size, self.config.validation_crops)
+        count = self.config.validation_crops // size * size
         batches = loader(self.held, 0, count, size, 0, self._share)
         return {f"loss_{k}": v for k, v in self.losses.mean(self.average, batches).items()}

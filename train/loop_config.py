@@ -27,7 +27,7 @@ class LoopConfig:
     warmup : int
         Steps of the linear rise to `lr`.
     clip : float
-        Largest norm of the gradient.
+        Largest norm of the gradient; inf leaves it as it is.
     ema : float
         Decay of the averaged weights, which are the ones validated and exported.
     patience : int
@@ -35,7 +35,8 @@ class LoopConfig:
     validate_every : int
         Steps between validations.
     validation_crops : int
-        Fixed crops of the validation images whose losses are reported beside the figures.
+        Fixed crops of the validation images whose losses are reported beside the figures, as many as make whole
+        batches.
     checkpoint_every : int
         Steps between checkpoints (last.pt); a killed run goes on from there.
     log_every : int
@@ -73,4 +74,12 @@ class LoopConfig:
         for name in ("steps", "batch_size", "accumulate", "validate_every", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 raise NucSegError(f"loop.{name}={getattr(self, name)} is too small; it must be at least 1.")
+        for name in ("warmup", "patience", "validation_crops", "workers", "weight_decay", "seed"):
+            if getattr(self, name) < 0:
+                raise NucSegError(f"loop.{name}={getattr(self, name)} is too small; it must be at least 0.")
+        for name in ("lr", "clip"):
+            if not getattr(self, name) > 0:
+                raise NucSegError(f"loop.{name}={getattr(self, name)} is too small; it must be above 0.")
+        if not 0 <= self.ema < 1:
+            raise NucSegError(f"loop.ema={self.ema} must be from 0 (no average) to below 1.")
         precision(self.amp)

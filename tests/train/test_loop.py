@@ -186,10 +186,10 @@ def test_dropout_and_scaler_go_on_as_they_were(tmp_path, monkeypatch, settings):
     given = iter(figures)
     check = parts._check
 
-    def stops(total):
+    def stops(*values):
         if parts.step == 3:
             raise Stop
-        check(total)
+        check(*values)
 
     monkeypatch.setattr(parts, "_check", stops)
     with pytest.raises(Stop):
@@ -259,6 +259,76 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(tmp_path):
     assert (tmp_path / "last.pt").read_bytes() == before
 
 
+class Spoilt(torch.autograd.Function):
+    """A value that passes, and a gradient that does not."""
+
+    @staticmethod
+    def forward(ctx, value):
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * float("inf")
+
+
+def spoil(loop, monkeypatch, steps, change):
+    """Let the losses of some steps be changed."""
+    forward = loop.task.forward
+
+    def changed(batch):
+        losses = forward(batch)
+        spoilt = change(losses["total"]) if loop.step in steps and loop.task.training else losses["total"]
+        return {**losses, "total": spoilt}
+
+    monkeypatch.setattr(loop.task, "forward", changed)
+
+
+def test_a_gradient_that_is_no_number_stops_the_run_before_it_is_saved(tmp_path, monkeypatch):
+    loop = make_loop(tmp_path, steps=6, checkpoint_every=1)
+    spoil(loop, monkeypatch, {3}, Spoilt.apply)
+    with pytest.raises(NucSegError, match=r"gradient's norm at step 3 is (nan|inf); lower"):
+        loop.fit(nothing)
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert state["step"] == 3
+    assert all(torch.isfinite(value).all() for value in state["task"].values())
+
+
+def test_fp16_goes_on_after_an_overflow_and_keeps_nothing_of_it(tmp_path, monkeypatch):
+    """Neither in the weights, nor in the statistics of batch norm, nor in their averages."""
+    loop = make_loop(tmp_path, make_task(norm=True), steps=6, amp="fp16")
+    spoil(loop, monkeypatch, {2}, Spoilt.apply)
+    run_norm = loop.task.network[1].forward
+    seen = []
+
+    def overflows(x):
+        seen.append(loop.step)
+        return run_norm(x * float("inf") if loop.step == 4 and loop.task.training else x)
+
+    monkeypatch.setattr(loop.task.network[1], "forward", overflows)
+    loop.fit(nothing)
+    assert max(seen) == 5
+    for module in (loop.task, loop.average):
+        assert all(torch.isfinite(value).all() for value in module.state_dict().values())
+    assert loop.scaler.get_scale() <= 2.0**14  # halved twice at least
+
+
+def test_fp16_does_not_go_on_for_ever_without_a_gradient(tmp_path, monkeypatch):
+    monkeypatch.setattr("train.loop.BAD_STEPS", 3)
+    loop = make_loop(tmp_path, steps=9, amp="fp16")
+    spoil(loop, monkeypatch, range(9), Spoilt.apply)
+    with pytest.raises(NucSegError, match="gradient's norm at step 3"):
+        loop.fit(nothing)
+
+
+def test_a_batch_larger_than_the_held_crops_measures_all_of_them(tmp_path):
+    loop = make_loop(tmp_path, steps=1, batch_size=8, held=MadeUp(), validation_crops=3)
+    items = [MadeUp()[i] for i in range(3)]
+    with torch.no_grad():
+        wanted = loop.average({k: torch.stack([item[k] for item in items]) for k in items[0]})
+    assert loop._held_losses()["loss_total"] == pytest.approx(float(wanted["total"]), rel=1e-4)
+    assert make_loop(tmp_path, steps=1, held=MadeUp(), validation_crops=0)._held_losses() == {}
+
+
 def test_held_crops_are_measured_by_the_same_step(tmp_path):
     loop = make_loop(tmp_path, steps=1, held=MadeUp(), validation_crops=5, amp="bf16")
     loop.fit(nothing)
@@ -308,7 +378,17 @@ def test_an_image_that_cannot_be_read_is_named_in_one_sentence(tmp_path, monkeyp
         make_loop(tmp_path, steps=1, workers=workers).fit(nothing)
 
 
-@pytest.mark.parametrize("name", ["steps", "batch_size", "accumulate", "validate_every"])
+@pytest.mark.parametrize("name", ["steps", "batch_size", "accumulate", "validate_every", "lr", "clip"])
 def test_lengths_are_checked(name):
     with pytest.raises(NucSegError, match=f"loop.{name}=0 is too small"):
         LoopConfig(**{name: 0})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("workers", -1), ("warmup", -1), ("clip", -2.0), ("lr", float("nan")), ("ema", 1.0), ("ema", -0.1),
+     ("patience", -1), ("weight_decay", -0.1), ("seed", -1)],
+)  # fmt: skip
+def test_settings_that_make_no_sense_are_named(name, value):
+    with pytest.raises(NucSegError, match=f"loop.{name}={value} "):
+        LoopConfig(**{name: value})
