@@ -21,6 +21,7 @@ from train.command import run_command
 from train.crops import Batch
 from train.data import AnnotatedImage
 from train.distil_task import DistillConfig, DistillTask
+from train.listing import divide
 from train.optim import precision
 from train.orient import orientations
 from train.pool import PooledCrops
@@ -34,6 +35,7 @@ from train.runs import (
     nucleus_counts,
     resolved,
 )
+from train.seen import places, settings_of, trained_on
 from train.task import LossWeights, MapTask
 from train.teacher_outputs import CachedTeacher, LiveTeacher, TeacherSource, TurnedTeacher
 
@@ -141,11 +143,29 @@ def distilled_crops(
     return PooledCrops(crops, config.pool, orientations(teacher.layout)) if config.pool else crops
 
 
+def warn_of_teacher(config: DistillRunConfig) -> None:
+    """Log where the teacher was trained with images that validate the student: it tells what it learnt there."""
+    settings = settings_of(config.teacher)
+    for key, own in config.data.sets.items():
+        validation = places(divide(config.data.root / key, own)[1])
+        both = validation & (trained_on(settings, config.data.root / key) or set())
+        if both:
+            log.warning(
+                "%s: the teacher %s was trained with %d of the %d validation images, which flatters the student; take "
+                "one of the same division.",
+                key,
+                config.teacher,
+                len(both),
+                len(validation),
+            )
+
+
 def distill(config: DistillRunConfig) -> None:
     """Train to the end, resuming from the run folder."""
     config, beginning = begun(resolved(config))
     teacher = teacher_of(config)
     train, held = load_data(config, unlabelled=True)
+    warn_of_teacher(config)
     counts = nucleus_counts(train, len(config.data.classes))
     student = build_task(config, counts)
     if beginning is not None:

@@ -27,6 +27,7 @@ from train import loaded, report
 from train.flags import run_flags
 from train.intervals import INTERVAL, bootstrap, paired_bootstrap
 from train.scores import Figure, ImageScore, Scheme, score_image
+from train.seen import places, trained_on
 from train.selection import Wanted, schemes_for, select
 from train.tally import Tally
 from train.truth import Selection
@@ -184,6 +185,20 @@ def describe_result(config: EvaluateConfig, chosen: Selection, scored: Scored) -
     }
 
 
+def tell_seen(config: EvaluateConfig, chosen: Selection, model: loaded.Loaded) -> int | None:
+    """Print how many of the images a model was trained with; return it, None if its settings don't tell."""
+    seen = trained_on(model.card.training.get("config") or {}, chosen.folder)
+    count = None if seen is None else len(seen & places(chosen.items))
+    if count:
+        print(
+            f"{count} of these {len(chosen.items)} images were in the training of {model.name}, or of what it learnt "
+            "from: its figures on them tell little of new images.\n"
+        )
+    elif count is None and config.split == "train" and config.held_out is None:
+        print(f"These may be training images of {model.name}, learnt by heart (see --held-out).\n")
+    return count
+
+
 def compare(config: EvaluateConfig, one: Scored, two: Scored) -> dict[str, Any]:
     """Print how far the second model is above the first on the same images; return it for the report."""
     shared = [s for s in one.schemes if s in two.schemes]
@@ -230,12 +245,12 @@ def run(config: EvaluateConfig, command: str = "") -> dict[str, Any]:
         "bootstrap": {"draws": config.draws, "seed": config.seed, "unit": "image", "interval": INTERVAL},
         **describe_result(config, chosen, one),
     }
-    if config.split == "train" and config.held_out is None:
-        print("These are training images: the model may have learnt them by heart (see --held-out).\n")
+    result["trained_on"] = tell_seen(config, chosen, one.model)
     stem, others = one.model.name, []
     if config.compare is not None:
         two = score_model(config, chosen, config.compare)
         result["second"] = describe_result(config, chosen, two)
+        result["second"]["trained_on"] = tell_seen(config, chosen, two.model)
         result["comparison"] = compare(config, one, two)
         stem, others = f"{stem}_vs_{two.model.name}", two.scores
     stem = re.sub(r"[^\w.-]+", "_", f"{stem}_{chosen.what}").strip("_")  # a part must not replace the whole

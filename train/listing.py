@@ -97,6 +97,13 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def list_set(folder: Path, config: SetConfig) -> tuple[list[Listed], list[Listed]]:
+    """Divide a set, see `divide`; patients on both sides are warned of."""
+    kept, validation = divide(folder, config)
+    _warn_of_leaks(folder.name, kept, validation)
+    return kept, validation
+
+
+def divide(folder: Path, config: SetConfig) -> tuple[list[Listed], list[Listed]]:
     """Divide the images of a set into those to train on and those to validate with; the others are not opened.
 
     Raises
@@ -110,9 +117,7 @@ def list_set(folder: Path, config: SetConfig) -> tuple[list[Listed], list[Listed
     held = _held_out(folder.name, train, config)
     kept = [item for item in train if (item.split, item.name) not in held]
     moved = [item for item in train if (item.split, item.name) in held]
-    validation = _in_order([*validation, *moved])
-    _warn_of_leaks(folder.name, kept, validation)
-    return kept, validation
+    return kept, _in_order([*validation, *moved])
 
 
 def _given_sides(

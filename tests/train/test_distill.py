@@ -18,6 +18,7 @@ from train.distil_task import DistillTask
 from train.distill import DistillRunConfig, frequencies, open_teacher
 from train.runlog import RunLog
 from train.runs import class_weights, draft_card, load_run
+from train.seen import settings_of, trained_on
 from train.task import MapTask
 from train.teacher import Teacher
 
@@ -230,3 +231,30 @@ def test_the_shipped_configs_serve_both_commands(name):
     assert student.data.classes == teacher.data.classes
     angles = teach.network_config(teacher).layout.angles
     assert set(student.model.angles) <= set(angles)
+
+
+def test_a_teacher_that_knows_the_validation_images_is_told(work, caplog):
+    held = 'data.sets.toy.held_out=["im_0", "im_3"]'
+    assert run(work, held, name="leak") == 0
+    assert "trained with 1 of the 2 validation images" in caplog.text
+    caplog.clear()
+    assert run(work, name="clean") == 0
+    assert "validation images, which" not in caplog.text
+
+
+def test_what_a_model_was_trained_with_is_known_from_its_settings(work, dataset):
+    toy = dataset / "toy"
+    everything = {("train", f"im_{k}") for k in range(4)}
+    assert trained_on(settings_of(work / "teacher"), toy) == everything - {("train", "im_3")}
+    student = settings_of(work / "student" / "last.pt")
+    student = {**student, "data": {"sets": {"toy": {"held_out": ["im_0", "im_3"]}}}}
+    assert trained_on({**student, "teacher": str(work / "gone")}, toy) == {
+        ("train", "im_1"),
+        ("train", "im_2"),
+    }
+    assert trained_on(student, toy) == everything - {("train", "im_3")}  # the teacher's im_0 too
+    assert trained_on(student, dataset) == set()
+    assert trained_on({}, toy) is None
+    assert trained_on({"data": {"sets": {"toy": {"held_out": ["of another time"]}}}}, toy) is None
+    assert settings_of("no such model") == {}
+    assert settings_of("default")["data"]["sets"]["consep"]["merge"] == "merge_pannuke"

@@ -1,6 +1,7 @@
 """Evaluation on a tiny data set with predictions whose scores are known."""
 
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -433,6 +434,26 @@ def test_a_part_of_the_images_does_not_replace_the_report_on_all(command):
         code, out = command("--split", "test", "model=fake", *more)
         assert code == 0
     assert json.loads((out / "fake_consep_test.json").read_text())["images"] == 4
+
+
+@pytest.mark.parametrize(
+    ("held", "count", "said"),
+    [
+        (None, None, "may be training images of fake"),
+        (["im_1", "im_3"], 2, "2 of these 4 images were in the training of fake"),
+    ],
+)
+def test_images_of_the_training_are_told(command, consep, monkeypatch, capsys, held, count, said):
+    own = {"data": {"sets": {"consep": {"held_out": held}}}} if held else {}
+    card = dataclasses.replace(fake_card(), training={"config": own})
+    shutil.rmtree(consep / "train")
+    shutil.copytree(consep / "test", consep / "train")
+    fake = loaded.load("fake", "cpu")
+    monkeypatch.setattr(loaded, "load", lambda *given: dataclasses.replace(fake, card=card))
+    code, out = command("--split", "train", "model=fake")
+    assert code == 0
+    assert said in capsys.readouterr().out
+    assert json.loads((out / "fake_consep_train.json").read_text())["trained_on"] == count
 
 
 def test_the_command_tells_errors_in_one_sentence(command, consep, capsys):
