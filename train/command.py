@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import torch
+
 from napari_nucseg.errors import NucSegError
 from train import distributed
 from train.config import describe, load_config
@@ -47,7 +49,8 @@ def run_command(
     Returns
     -------
     int
-        Exit status: 0, 1 if the user stopped it, 2 after a `NucSegError`, which is printed as one sentence.
+        Exit status: 0, 1 if the user stopped it, 2 after a `NucSegError`, an `OSError` or for want of
+        the GPU's memory, told in one sentence.
     """
     args = config_parser(cls, prog, about, example).parse_args(argv)
     level = logging.INFO if distributed.rank() == 0 else logging.WARNING
@@ -56,6 +59,16 @@ def run_command(
         action(load_config(cls, args.config, args.overrides, prog.rpartition(".")[2]))
     except NucSegError as error:
         print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(
+            f"A file cannot be read or written ({error}); check the path and the space left.", file=sys.stderr
+        )
+        return 2
+    except torch.cuda.OutOfMemoryError as error:
+        what = str(error).partition(".")[0]
+        way = "lower loop.batch_size and raise loop.accumulate by as much, in another run folder."
+        print(f"The GPU's memory is full ({what}); {way}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Stopped; the same command goes on from the last checkpoint.", file=sys.stderr)

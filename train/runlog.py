@@ -18,6 +18,11 @@ from train import distributed
 log = logging.getLogger(__name__)
 
 
+def _first_line(error: Exception) -> str:
+    """Return what an error says at first, or else what it is."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
 class RunLog:
     """Write a training run to a folder.
 
@@ -52,7 +57,7 @@ class RunLog:
         self._make_folder()
         path = self.folder / "metrics.csv"
         new = not path.exists()
-        with path.open("a", newline="") as handle:
+        with path.open("a", newline="", encoding="utf-8") as handle:
             writer = csv.writer(handle)
             if new:
                 writer.writerow(["time", "step", "name", "value"])
@@ -64,26 +69,55 @@ class RunLog:
         path = self.folder / "metrics.csv"
         if not self.writes or not path.exists():
             return
-        with path.open(newline="") as handle:
+        with path.open(newline="", encoding="utf-8") as handle:
             rows = list(csv.reader(handle))
         kept = rows[:1] + [row for row in rows[1:] if len(row) == 4 and int(row[1]) <= step]
-        with path.with_suffix(".tmp").open("w", newline="") as handle:
+        with path.with_suffix(".tmp").open("w", newline="", encoding="utf-8") as handle:
             csv.writer(handle).writerows(kept)
         os.replace(path.with_suffix(".tmp"), path)
 
     def save(self, name: str, state: dict[str, Any]) -> None:
-        """Write a checkpoint so that a kill leaves either the old or the new one."""
+        """Write a checkpoint so that a kill leaves either the old or the new one.
+
+        Raises
+        ------
+        NucSegError
+            It cannot be written: the disk is full, say.
+        """
         if not self.writes:
             return
         self._make_folder()
         path = self.folder / name
-        torch.save(state, path.with_suffix(".tmp"))
-        os.replace(path.with_suffix(".tmp"), path)
+        try:
+            torch.save(state, path.with_suffix(".tmp"))
+            os.replace(path.with_suffix(".tmp"), path)
+        except (OSError, RuntimeError) as error:  # torch tells of a full disk by the latter
+            raise NucSegError(
+                f"Checkpoint '{path}' cannot be written ({_first_line(error)}); free space, then the same command goes "
+                "on from the last whole checkpoint."
+            ) from error
 
     def load(self, name: str) -> dict[str, Any] | None:
-        """Read a checkpoint (tensors and plain values only), or None if there is none."""
+        """Read a checkpoint (tensors and plain values only), or None if there is none.
+
+        Raises
+        ------
+        NucSegError
+            It cannot be read.
+        """
         path = self.folder / name
-        return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged file makes the reader stumble in many ways
+            raise NucSegError(
+                f"Checkpoint '{path}' cannot be read ({_first_line(error)}); put a copy in its place, or remove it to "
+                "begin anew."
+            ) from error
+        if not isinstance(state, dict) or "average" not in state:
+            raise NucSegError(f"'{path}' is no checkpoint of a run; give the folder of a run.")
+        return state
 
     def curves(self) -> Path | None:
         """Draw every metric against the step into ``curves.png``; None without matplotlib or metrics.

@@ -62,13 +62,21 @@ class Stopwatch:
         Raises
         ------
         NucSegError
-            A crop can't be made: the sentence alone, without the traceback that torch adds to a worker's errors.
+            A crop can't be made: the sentence alone, without the traceback that torch adds to a worker's errors. Or a
+            worker was killed.
         """
         began = time.perf_counter()
         try:
             batch = next(batches)
         except NucSegError as error:
             raise NucSegError(str(error).rpartition("NucSegError: ")[2].strip()) from error
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            raise NucSegError(
+                "A process that makes crops was killed, as a rule for want of memory; lower loop.workers or "
+                "data.cache_gb, or give a container more shared memory (docker run --shm-size=8g)."
+            ) from error
         self._waited += time.perf_counter() - began
         return batch
 

@@ -2,6 +2,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import pytest
+import torch
 
 from napari_nucseg.errors import NucSegError
 from train.command import run_command
@@ -150,6 +151,26 @@ def test_a_command_runs_and_says_what_is_wrong_in_one_sentence(capsys):
     out = capsys.readouterr()
     assert out.err.count("\n") == 1
     assert "did you mean 'inner.rate'" in out.err
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(28, "No space left on device", "runs/x"), "No space left on device: 'runs/x'"),
+        (
+            torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
+            "(CUDA out of memory); lower",
+        ),
+    ],
+)
+def test_full_disks_and_full_gpus_are_told_in_one_sentence(capsys, error, says):
+    def fails(config):
+        raise error
+
+    assert run_command(fails, Outer, [], prog="python -m train.x", about="", example="") == 2
+    message = capsys.readouterr().err
+    assert says in message
+    assert message.count("\n") == 1
 
 
 def test_help_teaches(capsys):

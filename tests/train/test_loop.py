@@ -378,6 +378,15 @@ def test_an_image_that_cannot_be_read_is_named_in_one_sentence(tmp_path, monkeyp
         make_loop(tmp_path, steps=1, workers=workers).fit(nothing)
 
 
+def test_a_worker_that_is_killed_is_told_in_one_sentence(tmp_path, monkeypatch):
+    def killed(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(MadeUp, "__getitem__", killed)
+    with pytest.raises(NucSegError, match="makes crops was killed"):
+        make_loop(tmp_path, steps=1, workers=1).fit(nothing)
+
+
 @pytest.mark.parametrize("name", ["steps", "batch_size", "accumulate", "validate_every", "lr", "clip"])
 def test_lengths_are_checked(name):
     with pytest.raises(NucSegError, match=f"loop.{name}=0 is too small"):

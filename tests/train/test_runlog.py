@@ -14,7 +14,7 @@ class Stop(Exception):
 
 def test_a_kill_while_saving_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     run = RunLog(tmp_path)
-    run.save("last.pt", {"step": 1})
+    run.save("last.pt", {"step": 1, "average": {}})
 
     def half(state, path):
         path.write_bytes(b"PK\x03\x04 and no more")
@@ -22,11 +22,11 @@ def test_a_kill_while_saving_leaves_the_old_checkpoint(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", half)
     with pytest.raises(Stop):
-        run.save("last.pt", {"step": 2})
-    assert run.load("last.pt") == {"step": 1}
+        run.save("last.pt", {"step": 2, "average": {}})
+    assert run.load("last.pt") == {"step": 1, "average": {}}
     monkeypatch.undo()
-    run.save("last.pt", {"step": 3})
-    assert run.load("last.pt") == {"step": 3}
+    run.save("last.pt", {"step": 3, "average": {}})
+    assert run.load("last.pt") == {"step": 3, "average": {}}
 
 
 def test_rewinding_keeps_what_was_measured_before(tmp_path):
@@ -69,3 +69,41 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(NucSegError, match="cannot be made"):
         RunLog(tmp_path / "file" / "run").config({})
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more", b"no checkpoint at all"])
+def test_a_damaged_checkpoint_is_named(tmp_path, content):
+    (tmp_path / "last.pt").write_bytes(content)
+    with pytest.raises(NucSegError, match=r"last\.pt' cannot be read \(.+\); put a copy"):
+        RunLog(tmp_path).load("last.pt")
+
+
+def test_another_file_of_torch_is_no_checkpoint(tmp_path):
+    torch.save({"model": {}}, tmp_path / "last.pt")
+    with pytest.raises(NucSegError, match="is no checkpoint of a run"):
+        RunLog(tmp_path).load("last.pt")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), RuntimeError("failed writing\nat")]
+)
+def test_a_full_disk_is_told_and_spoils_nothing(tmp_path, monkeypatch, error):
+    run = RunLog(tmp_path)
+    run.save("last.pt", {"average": {}})
+
+    def full(state, path):
+        path.write_bytes(b"PK")
+        raise error
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(NucSegError, match=r"cannot be written .* free space") as told:
+        run.save("last.pt", {"average": {"a": 1}})
+    assert "\n" not in str(told.value)
+    assert run.load("last.pt") == {"average": {}}
+
+
+def test_names_in_any_script_are_kept(tmp_path):
+    run = RunLog(tmp_path)
+    run.metrics(1, {"val/größe/AJI": 0.5})
+    run.rewind(1)
+    assert "val/größe/AJI" in (tmp_path / "metrics.csv").read_text(encoding="utf-8")
