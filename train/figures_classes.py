@@ -96,6 +96,11 @@ def draw_counts(counts: Counts, classes: Sequence[str], width: float) -> Figure:
     groups = [(name, k) for name, k in groups if any(c[k] for c in counts.values())]
     if not groups:
         raise NucSegError("The images hold no nuclei to count; choose others.")
+    sets = list(dict.fromkeys(name.rpartition(", ")[0] for name in counts))
+    order = sorted(
+        counts, key=lambda name: sets.index(name.rpartition(", ")[0])
+    )  # what is held out beside the rest
+    counts = {name: counts[name] for name in order}
     bars = sum(sum(bool(c[k]) for c in counts.values()) for _, k in groups)
     figure = new_figure(width, bars * 4.2 + len(groups) * 2 + 16 + 4 * -(-len(counts) // 3))
     axes = figure.subplots()
@@ -138,4 +143,4 @@ def _bars(axes: Axes, counts: Counts, groups: list[tuple[str, int]]) -> None:
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.set_xlim(1, 3 * max(int(c.max()) for c in counts.values()))
-    axes.set_xlabel("nuclei")
+    axes.set_xlabel("nuclei (logarithmic)")

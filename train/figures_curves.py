@@ -26,10 +26,16 @@ _WORDS = {"train": "training", "val": "validation"}
 
 def draw(config: FiguresConfig) -> Figure:
     """Draw the curves of the runs of a config."""
-    runs = {}
-    for k, run in enumerate(config.models):
-        folder = Path(run)
-        runs[config.label(k, folder.resolve().name)] = read_metrics(folder / "metrics.csv")
+    folders = [Path(run) for run in config.models]
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) < len(names):  # such as a/student and b/student
+        names = list(config.models)
+    runs: dict[str, Metrics] = {}
+    for k, folder in enumerate(folders):
+        name = config.label(k, names[k])
+        if name in runs:
+            raise NucSegError(f"Two runs are called '{name}'; give each its own of --labels.")
+        runs[name] = read_metrics(folder / "metrics.csv")
     return draw_curves(runs, config.width, panels=config.panels or list(dict.fromkeys(plain(runs))))
 
 
@@ -93,13 +99,18 @@ def draw_curves(
     rows = -(-len(shown) // columns)
     figure = new_figure(width, rows * 0.8 * width / max(columns, 2) + 10)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    last = max(
+        points[-1][0] for metrics in runs.values() for n in shown for points in metrics.get(n, {}).values()
+    )
     for axis, name in zip(axes, shown, strict=False):
         _panel(axis, name, [metrics.get(name, {}) for metrics in runs.values()])
+        axis.set_xlim(0, 1.02 * last)
     for empty in axes[len(shown) :]:
         empty.set_axis_off()
     for axis in axes[max(0, len(shown) - columns) : len(shown)]:
         axis.set_xlabel("step", fontsize=FONT)
-    _legend(figure, list(runs))
+    places = {where for metrics in runs.values() for name in shown for where in metrics.get(name, {})}
+    _legend(figure, list(runs), [where for where in _LINES if where in places])
     return figure
 
 
@@ -120,10 +131,10 @@ def _panel(axes: Axes, name: str, runs: Sequence[dict[str, Points]]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _legend(figure: Figure, names: Sequence[str]) -> None:
+def _legend(figure: Figure, names: Sequence[str], places: Sequence[str]) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color="0.2", ls=_LINES[k], lw=1.0, label=_WORDS[k]) for k in _LINES]
+    handles = [Line2D([], [], color="0.2", ls=_LINES[k], lw=1.0, label=_WORDS[k]) for k in places]
     if len(names) > 1:
         handles += [
             Line2D([], [], color=PALETTE[k % len(PALETTE)], lw=2, label=name) for k, name in enumerate(names)

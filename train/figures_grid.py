@@ -24,14 +24,18 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 4
 """Images shown where none is named."""
+PAGE, LEAST = 230.0, 25.0
+"""Height that a figure may have, and the least side of a picture, in millimetres."""
+WORDY = 72.0
+"""Side in millimetres from which on the errors are named, and not only counted, below a picture."""
 
 DASHED = (0, (2.2, 1.1))
 FROM_TRUTH = ("missed", "merged")
-_RIGHT = (0.25, 0.25, 0.25)
+_RIGHT = (0.45, 0.45, 0.45)
 MARKS: dict[str, dict[str, Any]] = {
     "missed": {"color": tuple(c / 255 for c in CLASS_COLOURS[5]), "linestyles": DASHED},
     "invented": {"color": tuple(c / 255 for c in CLASS_COLOURS[4]), "linestyles": "solid"},
-    "merged": {"color": tuple(c / 255 for c in CLASS_COLOURS[0]), "linestyles": DASHED},
+    "merged": {"color": (0.0, 0.0, 0.0), "linestyles": DASHED},
     "split": {"color": tuple(c / 255 for c in CLASS_COLOURS[2]), "linestyles": "solid"},
 }
 """Colour and line of each error. Dashed are true nuclei: missed, or lost in a merge, whose own outline is solid."""
@@ -78,20 +82,19 @@ def draw_rows(rows: list[Row], names: list[str], width: float) -> Figure:
     names : list of str
         Of the models.
     width : float
-        Millimetres.
+        Millimetres; less is taken where the figure would be higher than `PAGE`.
     """
     columns = len(names) + 1
     # a picture, the line of numbers below it, and once the titles and the legend
-    side = (width - 6) / columns
-    height = len(rows) * (side + 5) + 12
-    figure = new_figure(width, height, gap=0.4)
+    side = max(min((width - 6) / columns, (PAGE - 12) / len(rows) - 5), LEAST)
+    figure = new_figure(side * columns + 6, len(rows) * (side + 5) + 12, gap=0.4)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for k, row in enumerate(rows):
         truth = row.truth.labels[row.box.slices]
         _truth(axes[k, 0], row, truth)
         axes[k, 0].set_ylabel(_short(row.truth.name, int(side / 1.6)), labelpad=2)
         for cell, labels in zip(axes[k, 1:], row.found, strict=True):
-            _result(cell, row, labels)
+            _result(cell, row, labels, side >= WORDY)
         for cell, title in zip(axes[k], ["truth", *names], strict=True):
             cell.set_title(title if k == 0 else "", pad=3)
     _legend(figure)
@@ -116,7 +119,7 @@ def _truth(axes: Axes, row: Row, labels: NDArray[np.integer]) -> None:
     axes.set_xlabel(f"{len(np.unique(labels[labels > 0]))} nuclei", labelpad=2)
 
 
-def _result(axes: Axes, row: Row, labels: NDArray[np.uint32]) -> None:
+def _result(axes: Axes, row: Row, labels: NDArray[np.uint32], wordy: bool) -> None:
     """Draw the nuclei found, and the missed ones, with their errors. Errors are judged on the whole image."""
     errors = find_errors(row.truth.labels, labels)
     true, pred = row.truth.labels[row.box.slices], labels[row.box.slices]
@@ -137,7 +140,7 @@ def _result(axes: Axes, row: Row, labels: NDArray[np.uint32]) -> None:
         where = shown if kind in FROM_TRUTH else lines
         draw_outlines(axes, _of(where, ids[kind]), linewidths=1.1, **look)
         counts.append(len(_visible(where, ids[kind])))
-    _counts(axes, counts)
+    _counts(axes, counts, wordy)
 
 
 def _visible(lines: dict[int, list[NDArray[np.float64]]], ids: NDArray[np.int64]) -> list[int]:
@@ -148,13 +151,14 @@ def _of(lines: dict[int, list[NDArray[np.float64]]], ids: NDArray[np.int64]) -> 
     return [line for i in _visible(lines, ids) for line in lines[i]]
 
 
-def _counts(axes: Axes, counts: list[int]) -> None:
+def _counts(axes: Axes, counts: list[int], wordy: bool) -> None:
     """Write the numbers of errors below a picture, each in its colour, in the order of the legend."""
     axes.set_xlabel(" ", labelpad=2)  # keeps the room
-    for k, (number, look) in enumerate(zip(counts, MARKS.values(), strict=True)):
+    for k, (number, (name, look)) in enumerate(zip(counts, MARKS.items(), strict=True)):
+        text, weight = (f"{number} {name}", "normal") if wordy else (str(number), "bold")
         axes.annotate(
-            str(number), ((k + 0.5) / len(counts), 0), (0, -3), "axes fraction", textcoords="offset points",
-            ha="center", va="top", color=look["color"], fontweight="bold",
+            text, ((k + 0.5) / len(counts), 0), (0, -3), "axes fraction", textcoords="offset points",
+            ha="center", va="top", color=look["color"], fontweight=weight,
         )  # fmt: skip
 
 
@@ -164,4 +168,6 @@ def _legend(figure: Figure) -> None:
     handles = [Line2D([], [], color=_RIGHT, lw=0.8, label="right")]
     for name, look in MARKS.items():
         handles.append(Line2D([], [], color=look["color"], linestyle=look["linestyles"], lw=1.4, label=name))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), handlelength=2.2)
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=len(handles), handlelength=1.8, columnspacing=1.0
+    )

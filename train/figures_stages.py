@@ -141,7 +141,7 @@ def draw_stages(stages: Stages, width: float) -> Figure:
     ]
     axes = [figure.add_subplot(grid[row, 2 * column : 2 * column + 2]) for row, column in places]
     _panels(axes, stages)
-    _scale(figure.add_subplot(grid[rows, :columns]), SIGNED, -1, "distance")
+    _scale(figure.add_subplot(grid[rows, :columns]), SIGNED, -1, "distance (grey: not in a nucleus)")
     _scale(figure.add_subplot(grid[rows, columns:]), SEQUENTIAL, 0, "probability or activation")
     _legend(figure, stages)
     return figure
@@ -157,7 +157,8 @@ def _scale(place: Axes, cmap: str, low: float, text: str) -> None:
     bar = place.figure.colorbar(
         ScalarMappable(Normalize(low, 1), cmap), cax=axes, orientation="horizontal", label=text
     )
-    bar.set_ticks([low, (low + 1) / 2, 1])
+    ticks = [low, (low + 1) / 2, 1]
+    bar.set_ticks(ticks, labels=[f"{tick:g}".replace("-", "\N{MINUS SIGN}") for tick in ticks])
     first, *_, last = bar.ax.get_xticklabels()
     first.set_horizontalalignment("left")  # within the bar, away from its neighbour's
     last.set_horizontalalignment("right")

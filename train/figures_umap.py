@@ -123,7 +123,7 @@ def draw_points(
 def _panel(axes: Axes, embedded: Embedded, points: NDArray[np.float32]) -> None:
     """Draw the points of one model, rare classes on top."""
     present, counts = np.unique(embedded.classes, return_counts=True)
-    size = float(np.clip(12000 / len(points), 3, 16))
+    size = float(np.clip(20000 / len(points), 5, 16))
     for k in present[np.argsort(-counts)].tolist():
         some = points[embedded.classes == k]
         axes.scatter(
