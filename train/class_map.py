@@ -11,7 +11,8 @@
 One file may serve several sets: it names the classes of all of them. Where two sets mean different nuclei by one name,
 the format or the set's folder before it tells them apart: ``conic:epithelial`` goes before ``epithelial`` for images
 that are read as conic, or lie in a set called conic.
-A target is a source name of itself, unless it's given to another one.
+A target is a source name of itself, unless it's given to another one; and a set that has just the targets was
+prepared by the map, so that its classes stay as they are.
 Names are compared without regard to upper and lower case. A class of the data that the file doesn't name is an error,
 since leaving it out silently would make those nuclei look as if nobody knew them.
 """
@@ -118,8 +119,12 @@ class ClassMap:
         NucSegError
             A name isn't in the map.
         """
+        names = tuple(names)
         lookup = np.full(256, IGNORE, np.uint8)
         lookup[0] = 0
+        if names == self.classes:  # or a prepared "epithelial" would be what its set meant by it before
+            lookup[: len(names) + 1] = range(len(names) + 1)
+            return lookup
         for number, name in enumerate(names, 1):
             found = self.table.get(_key(f"{form}:{name}"), self.table.get(_key(name)))
             if found is None:

@@ -32,7 +32,6 @@ __all__ = [
     "LazyImage",
     "SetConfig",
     "class_lookup",
-    "image_names",
     "load_data",
     "load_image",
     "load_split",
@@ -133,11 +132,6 @@ def nucleus_classes(
     np.add.at(votes, (index, types[rows, cols]), 1)
     votes[:, [0, IGNORE]] = 0
     return points, np.where(votes.max(1) > 0, votes.argmax(1), 0)
-
-
-def image_names(folder: Path, split: str = ".") -> list[str]:
-    """Return the names of a split, sorted; `NucSegError` if the folder does not have the layout."""
-    return [files.name for files in list_files(folder / split, labelled=False)]
 
 
 def _mpp(key: str, item: Listed, config: SetConfig, meta: dict[str, Any], found: Found) -> float:

@@ -210,7 +210,7 @@ def _shape_of(path: Path) -> tuple[int, int]:
                 return slide.shape[0], slide.shape[1]
         with Image.open(path) as picture:
             return picture.height, picture.width
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise NucSegError(f"'{path}' can't be read ({reason}); copy or export it again.") from error
 

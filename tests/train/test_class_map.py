@@ -66,3 +66,10 @@ def test_without_a_map_classes_keep_their_numbers_as_more_appear():
     assert classes.classes == ("b", "a", "c")
     with pytest.raises(NucSegError, match="more than 254 classes"):
         classes.numbers([str(i) for i in range(255)])
+
+
+def test_what_was_prepared_by_a_map_stays_as_it_is_under_that_map():
+    """CoNSeP's healthy epithelium becomes "epithelial", a name that Lizard, read as consep too, uses for any."""
+    shared = ClassMap.load(SHIPPED)
+    assert shared.numbers(["epithelial"], "consep")[1] == IGNORE
+    assert shared.numbers(shared.classes, "consep")[:7].tolist() == [0, 1, 2, 3, 4, 5, IGNORE]

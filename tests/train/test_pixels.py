@@ -7,6 +7,7 @@ from PIL import Image
 
 from napari_nucseg.errors import NucSegError
 from train.pixels import Pixels, PixelStore, read_image
+from train.scan import ImageFiles, look
 
 SHAPES = [(20, 30), (7, 5), (64, 64), (1, 1)]
 
@@ -77,6 +78,14 @@ def test_a_spawned_process_begins_with_an_empty_memory_of_its_own():
     assert other.kept == 0
     assert same(other[2], store[2])
     assert other.kept > 0
+
+
+def test_a_picture_too_large_for_its_reader_is_named(tmp_path, monkeypatch):
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)
+    for read in (read_image, lambda path: look(ImageFiles(path))):
+        with pytest.raises(NucSegError, match=r"a\.png' can't be read \(Image size \(1600 pixels\)"):
+            read(tmp_path / "a.png")
 
 
 def test_a_damaged_image_is_named(tmp_path):

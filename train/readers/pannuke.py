@@ -37,7 +37,7 @@ def open_source(path: Path, options: ReadOptions) -> Source:
     """List the images of all folds below a folder; pixels stay on disk."""
     del options
     folds: dict[str, _Fold] = {}
-    problems, entries = [], []
+    problems, entries, remarks = [], [], []
     for images in sorted(path.rglob("images.npy")):
         try:
             fold = _open_fold(images, path)
@@ -46,6 +46,11 @@ def open_source(path: Path, options: ReadOptions) -> Source:
             continue
         key = fold.key if fold.key not in folds else f"{fold.key}-{len(folds) + 1}"
         folds[key] = fold
+        if fold.organs is None:
+            where = images.with_name("types.npy")
+            remarks.append(
+                f"'{where}' is missing, so that nobody knows the tissues, nor their mean in train.evaluate."
+            )
         entries += [
             Entry(f"{key}_{i:05d}", f"{fold.masks_path}[{i}]", None, fold.key, fold.organ(i))
             for i in range(fold.count)
@@ -55,7 +60,7 @@ def open_source(path: Path, options: ReadOptions) -> Source:
         key, _, index = entry.name.rpartition("_")
         return folds[key].read(int(index), entry.where)
 
-    return Source("pannuke", tuple(entries), read, ABOUT, CLASSES, tuple(problems))
+    return Source("pannuke", tuple(entries), read, ABOUT, CLASSES, tuple(problems), tuple(remarks))
 
 
 @dataclass(frozen=True)

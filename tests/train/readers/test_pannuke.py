@@ -56,6 +56,7 @@ def test_flat_folders_and_a_single_fold_are_read_too(tmp_path):
     for path in (tmp_path, folder):
         source = open_source(path)
         assert source.names == ["fold2_00000", "fold2_00001"]
+        assert "fold2/types.npy' is missing, so that nobody knows the tissues" in source.remarks[0]
         assert source.read(source.entries[1]).labels.max() == 0
 
 
