@@ -170,6 +170,8 @@ class DistillTask(nn.Module):
     ) -> None:
         super().__init__()
         self.task, self.config, self._teacher = task, config, teacher
+        # maps that the student does not learn from labels, it does not learn from a teacher either
+        self._parts = dataclasses.replace(config.parts, **dict.fromkeys(task.without, 0.0))
         self._per_step = batches_per_step
         # training batches so far; saved, so that a resumed run warms up where it was
         self.register_buffer("passes", torch.zeros((), dtype=torch.long))
@@ -267,7 +269,7 @@ class DistillTask(nn.Module):
         c = self.config
         teacher = told.raw[:, self.channels]
         parts = distillation.output_loss(raw, teacher, self.layout, c.temperature, self.type_weights)
-        total = torch.stack([getattr(c.parts, name) * value for name, value in parts.items()]).sum()
+        total = torch.stack([getattr(self._parts, name) * value for name, value in parts.items()]).sum()
         return {"kd": total} | {f"kd_{name}": value for name, value in parts.items()}
 
     def _features(self, features: list[Tensor], told: TeacherOutput) -> Tensor:

@@ -111,9 +111,14 @@ def teacher_of(config: DistillRunConfig) -> TeacherSource:
     Raises
     ------
     NucSegError
-        There is none, or it speaks of other classes or another resolution.
+        There is none, it lacks a map, or it speaks of other classes or another resolution.
     """
     known = open_teacher(config.teacher)
+    if known.task.without:
+        raise NucSegError(
+            f"Teacher '{config.teacher}' did without the map '{known.task.without[0]}' and has nothing to say of it; "
+            "take one that learnt every map."
+        )
     if known.classes != config.data.classes:
         raise NucSegError(
             f"Teacher '{config.teacher}' knows the classes {', '.join(known.classes)}; set data.classes to those."

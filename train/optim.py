@@ -58,3 +58,11 @@ def precision(name: str) -> torch.dtype | None:
     if name not in known:
         raise NucSegError(f"loop.amp='{name}' is not one of {', '.join(known)}.")
     return known[name]
+
+
+def native_precision(device: torch.device) -> torch.dtype | None:
+    """Return what a trained network is run in on a device: bf16 where that is native, else fp16 (CUDA) or float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # not public, so perhaps not there
+    return torch.bfloat16 if device.type == "cpu" and known is not None and known() else None

@@ -22,6 +22,8 @@ from napari_nucseg.errors import NucSegError
 from train.orient import ALL, orientations
 from train.task import MapTask
 
+_LARGEST = torch.finfo(torch.float16).max
+
 
 @dataclass(frozen=True)
 class TeacherOutput:
@@ -204,7 +206,7 @@ class CachedTeacher:
             for row, k in enumerate(missing):
                 parts = {"raw": new.raw[row]} | {f"feature_{j}": f[row] for j, f in new.features.items()}
                 # as stored, so that the first pass sees the very values of the later ones
-                found[k] = {name: value.half() for name, value in parts.items()}
+                found[k] = {name: value.clamp(-_LARGEST, _LARGEST).half() for name, value in parts.items()}
                 _write(paths[k], found[k])
         return [found[k] for k in range(len(images))]
 

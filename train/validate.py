@@ -24,6 +24,7 @@ from train import distributed
 from train.augment import AugmentConfig
 from train.crops import CropConfig, Crops
 from train.data import AnnotatedImage, SetConfig
+from train.optim import native_precision
 from train.scores import ImageScore, Scheme, figures, score_image
 
 
@@ -39,7 +40,7 @@ class Predictor(Protocol):
 
 
 class TaskRuntime:
-    """A `napari_nucseg.models.runtime.Runtime` around a task, on whatever device it lies, in bf16."""
+    """A `napari_nucseg.models.runtime.Runtime` around a task, on whatever device it lies, see `native_precision`."""
 
     name = "task"
 
@@ -49,8 +50,12 @@ class TaskRuntime:
     def __call__(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Runtime.__call__`."""
         image = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))[None]
-        device = self._task.mean.device.type
-        with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
+        device = self._task.mean.device
+        dtype = native_precision(device)
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None),
+        ):
             raw = self._task.predict(image)
         maps: NDArray[np.float32] = activate(raw.float(), self._task.layout)[0].contiguous().cpu().numpy()
         return maps

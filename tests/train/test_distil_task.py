@@ -103,6 +103,23 @@ def test_the_total_is_the_weighted_sum(batch):
     torch.testing.assert_close(got["total"], got["labels"] + 0.7 * got["kd"] + 0.3 * got["features"])
 
 
+def test_maps_that_are_not_learnt_are_not_learnt_from_the_teacher_either(batch):
+    student = map_task(0)
+    bare = MapTask(
+        student.network,
+        LAYOUT,
+        (178.0,) * 3,
+        (50.0,) * 3,
+        LossWeights(),
+        torch.ones(6),
+        ("boundary", "centre"),
+    )
+    got = distil(task=bare)(batch)
+    kd = sum(getattr(LossWeights(), n) * got[f"kd_{n}"] for n in ("foreground", "distance", "type"))
+    torch.testing.assert_close(got["kd"], kd)
+    assert got["kd_boundary"] > 0
+
+
 def test_a_student_that_says_what_the_teacher_says_pays_nothing(batch):
     same = map_task(3)
     task = distil(

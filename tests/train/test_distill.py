@@ -179,6 +179,18 @@ def test_what_does_not_fit_is_one_sentence(work, capsys, given, says):
     assert message.count("\n") == 1
 
 
+def test_a_teacher_that_lacks_a_map_is_refused(work, capsys):
+    small = (
+        f"run={work / 'bare'}",
+        'model.without=["boundary"]',
+        "model.widths=[4,4,4,4]",
+        "model.blocks=[1,1,1,1]",
+    )
+    assert fit.main(["--config", str(work / "c.toml"), *small, "loop.steps=1"]) == 0
+    assert run(work, f"teacher={work / 'bare'}", name="new") == 2
+    assert "did without the map 'boundary'" in capsys.readouterr().err
+
+
 def test_the_teacher_is_asked_for(work, capsys):
     assert distill.main(["--config", str(work / "c.toml")]) == 2
     assert "'teacher' is missing" in capsys.readouterr().err

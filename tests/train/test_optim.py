@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from napari_nucseg.errors import NucSegError
-from train.optim import learning_rate, parameter_groups, precision, update_ema
+from train.optim import learning_rate, native_precision, parameter_groups, precision, update_ema
 from train.teacher.vit import Vit, VitConfig
 
 
@@ -57,3 +57,19 @@ def test_unknown_precisions_are_named():
     assert precision("fp16") is torch.float16
     with pytest.raises(NucSegError, match="'fp8'"):
         precision("fp8")
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"), [((7, 5), torch.float16), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)]
+)
+def test_old_gpus_run_in_fp16(monkeypatch, capability, dtype):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert native_precision(torch.device("cuda", 0)) is dtype
+
+
+@pytest.mark.parametrize(
+    ("has", "dtype"), [(lambda: True, torch.bfloat16), (lambda: False, None), (None, None)]
+)
+def test_cpus_without_bf16_run_in_full_precision(monkeypatch, has, dtype):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", has, raising=False)
+    assert native_precision(torch.device("cpu")) is dtype

@@ -18,7 +18,7 @@ from train.losses import directional_derivative
 from train.orient import ALL
 from train.pool import PooledCrops
 from train.task import LossWeights, MapTask
-from train.teacher_outputs import CachedTeacher, LiveTeacher, TurnedTeacher
+from train.teacher_outputs import CachedTeacher, LiveTeacher, TeacherOutput, TurnedTeacher
 
 LAYOUT = MapLayout((0, 45, 90, 135), 2)
 
@@ -110,6 +110,18 @@ def test_the_mean_over_orientations_makes_any_teacher_equivariant(image, number)
     torch.testing.assert_close(there, o.turn_maps(teacher(image).raw, LAYOUT), atol=1e-5, rtol=1e-4)
     alone = LiveTeacher(convolutional())
     assert (alone(o.turn(image).contiguous()).raw - o.turn_maps(alone(image).raw, LAYOUT)).abs().max() > 1e-3
+
+
+def test_large_features_are_kept_as_numbers(image, tmp_path):
+    class Loud(LiveTeacher):
+        def __call__(self, *args):
+            told = super().__call__(*args)
+            return TeacherOutput(told.raw, {k: f * 1e9 for k, f in told.features.items()})
+
+    teacher = CachedTeacher(Loud(convolutional()), tmp_path)
+    for _ in range(2):
+        features = teacher(image, (0,)).features[0]
+        assert features.abs().max() == 65504
 
 
 def test_what_is_kept_is_what_the_live_teacher_said(image, tmp_path):
