@@ -53,8 +53,12 @@ def _draws(n: int, draws: int, seed: int, strata: Sequence[str] | None) -> Itera
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
+    """Return the percentiles of what is known; NaN also for a figure that a single image has.
+
+    It is the same in every draw that holds the image and NaN in the others, which tells nothing of its spread.
+    """
     known = values[~np.isnan(values)]
-    if not known.size:
+    if not known.size or (known.size < values.size and np.ptp(known) == 0):
         return float("nan"), float("nan")
     tail = 50 * (1 - INTERVAL)
     low, high = np.percentile(known, [tail, 100 - tail])

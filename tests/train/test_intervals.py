@@ -36,6 +36,25 @@ def test_one_image_or_no_draws_give_no_interval():
     assert np.isnan(bootstrap(3, mean, 20, strata=["a", "a", "b"])[0].low)
 
 
+def test_a_figure_of_a_single_image_has_no_interval_and_no_clear_difference():
+    """Such as the PQ of a class that one image holds: the draws differ in whether it is there, not in its value."""
+    nan = float("nan")
+
+    def of(values):
+        def mean(chosen):
+            known = [values[i] for i in chosen if not np.isnan(values[i])]
+            return [Figure("PQ", PER_IMAGE, float(np.mean(known)) if known else nan)]
+
+        return mean
+
+    one, two = of([nan, 0.2, nan, nan]), of([nan, 0.3, nan, nan])
+    assert np.isnan(bootstrap(4, one, 200)[0].low)
+    (found,) = paired_bootstrap(4, one, two, 200)
+    assert found.difference == pytest.approx(0.1)
+    assert not found.clear
+    assert bootstrap(4, of([nan, 0.2, 0.4, nan]), 200)[0].low == pytest.approx(0.2)
+
+
 def test_strata_keep_their_sizes():
     strata = ["a"] * 3 + ["b"] * 5
 
