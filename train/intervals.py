@@ -58,7 +58,7 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
     It is the same in every draw that holds the image and NaN in the others, which tells nothing of its spread.
     """
     known = values[~np.isnan(values)]
-    if not known.size or (known.size < values.size and np.ptp(known) == 0):
+    if not known.size or (known.size < values.size and np.ptp(known) < 1e-9):
         return float("nan"), float("nan")
     tail = 50 * (1 - INTERVAL)
     low, high = np.percentile(known, [tail, 100 - tail])
