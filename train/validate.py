@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from napari_nucseg.core.decode import DecodeConfig, Fields, decode
 from napari_nucseg.core.maps import MapLayout
-from napari_nucseg.core.tiling import Box
+from napari_nucseg.core.tiling import Box, Grid
 from napari_nucseg.inference import predict_window
 from napari_nucseg.io.resample import Resampled
 from napari_nucseg.io.slide import Mpp, as_source
@@ -71,10 +71,15 @@ class Predicted:
 
     @classmethod
     def of(cls, item: AnnotatedImage, task: Predictor, card: Card) -> Predicted:
-        """Run a task on one whole image, in one window."""
+        """Run a task on one whole image, in the windows in which a user's image is computed."""
         image = Resampled(as_source(item.image, Mpp(item.mpp, f"the data set {item.dataset}")), card.mpp)
-        whole = Box(0, image.shape[0], 0, image.shape[1])
-        return cls(item, image, predict_window(image.read(whole), TaskRuntime(task), card))
+        grid, runtime = Grid(image.shape), TaskRuntime(task)
+        fields = Fields.empty(image.shape, len(card.classes))
+        for cell in grid.cells():
+            owned, window = grid.owned(cell), grid.window(cell)
+            part = predict_window(image.read(window), runtime, card)
+            fields.paste(part.crop(*owned.relative(window).slices), *owned.slices)
+        return cls(item, image, fields)
 
     def score(self, config: DecodeConfig, classes: tuple[str, ...]) -> ImageScore:
         """Decode and compare with the truth, at the truth's resolution."""

@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from napari_nucseg.core.maps import MapLayout
-from tests.train.toy_run import make_task
+from napari_nucseg.core.tiling import Grid
+from napari_nucseg.models.card import Card
+from tests.train.toy_run import LAYOUT, make_task
 from train import distributed
 from train.augment import AugmentConfig
 from train.crops import CropConfig
 from train.data import SetConfig, load_split
-from train.validate import Validator, mean_known, validation_crops
+from train.validate import Predicted, Validator, mean_known, validation_crops
 
 
 @pytest.fixture
@@ -71,6 +73,29 @@ def test_images_are_shared_out_among_processes(scored, monkeypatch):
     assert [len(share) for share in shares] == [3, 2, 2]
     monkeypatch.setattr(distributed, "gathered", lambda mine: shares)
     assert scored(task) == alone
+
+
+def test_an_image_of_any_size_is_computed_in_windows(dataset, monkeypatch):
+    """The network looks one pixel far, so that windows and the whole give the same."""
+    item = load_split(dataset, {"toy": SetConfig(held_out=("im_3",))}, ("a", "b"), held_out=True)[0]
+    card = Card(
+        name="x", version="0", title="", classes=("a", "b"), colours={}, mpp=item.mpp, mean=(128.0,) * 3,
+        std=(60.0,) * 3, network={"layout": {"angles": [0, 90], "n_classes": 2}}, licence="",
+    )  # fmt: skip
+    task = make_task().eval()
+    assert task.layout == LAYOUT
+    whole = Predicted.of(item, task, card).fields
+    sizes = []
+    predict = task.predict
+    monkeypatch.setattr(task, "predict", lambda image: sizes.append(image.shape) or predict(image))
+    monkeypatch.setattr("train.validate.Grid", lambda shape: Grid(shape, cell=32, halo=16))
+    windows = Predicted.of(item, task, card).fields
+    assert len(sizes) > 3
+    assert max(max(s[2:]) for s in sizes) <= 64
+    for name in ("foreground", "centre", "type"):
+        a, b = (getattr(f, name).astype(int) for f in (whole, windows))
+        assert a.shape[-2:] == item.labels.shape
+        assert abs(a - b).max() <= a.max() / 100  # rounding
 
 
 def test_validation_crops_are_as_scanned(dataset):
