@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import difflib
 import inspect
 import re
@@ -86,6 +87,10 @@ def of_command(data: dict[str, Any], command: str | None) -> dict[str, Any]:
     if not any(key in COMMANDS for key in data):
         return data
     own = data.get(command, {}) if command else {}
+    if not isinstance(own, dict):
+        raise NucSegError(
+            f"Config key '{command}' is {own!r}; it names a table, [{command}], with settings of that command."
+        )
     if command not in (None, *TRAINING):
         return own
     return _over({key: value for key, value in data.items() if key not in COMMANDS}, own)
@@ -119,6 +124,8 @@ def load_config(
             raise NucSegError(f"Override '{item}' lacks a '='; write key.sub=value.")
         try:
             value = tomllib.loads(f"v = {text}")["v"]
+            if isinstance(value, datetime.date | datetime.time):
+                value = text  # such as the name of a run
         except tomllib.TOMLDecodeError:
             value = text  # a bare word is a string
         node = data

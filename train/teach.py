@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,6 +48,7 @@ class TeachConfig(RunConfig):
 
 
 CONFIG = TeachConfig
+log = logging.getLogger(__name__)
 
 
 def network_config(config: TeachConfig) -> TeacherConfig:
@@ -78,6 +80,11 @@ def build_task(config: TeachConfig, counts: NDArray[np.float64]) -> TeacherTask:
 def teach(config: TeachConfig) -> None:
     """Train to the end, resuming from the run folder."""
     config = resolved(config)
+    if config.teacher.weights is not None and (config.mean, config.std) == (
+        TeachConfig.mean,
+        TeachConfig.std,
+    ):
+        log.warning("teacher.weights without mean and std: public weights expect their own, see --help")
     train, held = load_data(config)
     counts = nucleus_counts(train, len(config.data.classes))
     task = task_around(build_teacher(network_config(config)), config, counts)

@@ -38,6 +38,11 @@ def test_file_and_overrides_are_merged(tmp_path):
     assert to_mapping(config)["many"]["one"] == {"rate": 0.5, "widths": [3]}
 
 
+@pytest.mark.parametrize("name", ["2026-11-21", "2026-11-21T10:00:00", "10:00:00", "true story"])
+def test_dates_are_names_like_others(name):
+    assert load_config(Outer, None, [f"name={name}", f"folder={name}"]) == Outer(name, folder=Path(name))
+
+
 @pytest.mark.parametrize(
     ("override", "says"),
     [
@@ -196,3 +201,6 @@ def test_one_file_serves_several_commands(tmp_path):
     path.write_text(path.read_text() + "[taech]\nname = 1\n")
     with pytest.raises(NucSegError, match="taech"):
         load_config(Outer, path, [], "teach")
+    path.write_text("fit = 3")
+    with pytest.raises(NucSegError, match=r"'fit' is 3; it names a table, \[fit\]"):
+        load_config(Outer, path, [], "fit")

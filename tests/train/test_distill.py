@@ -166,6 +166,7 @@ def test_a_model_folder_teaches_too(work, tmp_path):
     [
         ("teacher=none", "'none' does not exist"),
         ("crop.mpp=0.5", "set crop.mpp=0.25"),
+        ("crop.size=40", "crop.size=40 doesn't fit the network; it must be a multiple of 16"),
         ('data.classes=["a","b"]', "set data.classes"),
         ("model.angles=[0,90,30]", "30"),
         ("distil.featre=1", "did you mean 'distil.feature'"),
@@ -213,6 +214,15 @@ def test_sets_without_labels_are_for_distillation(work, capsys):
         == 2
     )
     assert "'toy' has no labels" in capsys.readouterr().err
+
+
+def test_public_weights_without_their_normalisation_are_warned_of(tmp_path, capsys, caplog):
+    weights = (f"teacher.weights={tmp_path / 'dino.pth'}", f"data.root={tmp_path}")
+    teach.main([*weights])
+    assert "public weights expect their own" in caplog.text
+    caplog.clear()
+    teach.main([*weights, "mean=[127.5,127.5,127.5]", "std=[127.5,127.5,127.5]"])
+    assert "public weights" not in caplog.text
 
 
 def test_background_is_as_frequent_as_the_commonest_class():
