@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nucseg.errors import NucSegError
+from napari_nucseg.io.mpp import PLAUSIBLE
 from train.annotated import AnnotatedImage
 
 MARGIN = 0.3
@@ -39,6 +40,19 @@ class CropConfig:
     mpp: float = 0.25
     p_balanced: float = 0.5
     rarity: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise NucSegError(f"crop.size={self.size} is no size; give the side in pixels, such as 256.")
+        if not PLAUSIBLE[0] <= self.mpp <= PLAUSIBLE[1]:
+            raise NucSegError(
+                f"crop.mpp={self.mpp:g} is no resolution at which nuclei are seen; it must lie within "
+                f"{PLAUSIBLE[0]} and {PLAUSIBLE[1]} micrometres per pixel."
+            )
+        if not 0 <= self.p_balanced <= 1:
+            raise NucSegError(
+                f"crop.p_balanced={self.p_balanced:g} is no share; it must be at least 0 and at most 1."
+            )
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,15 @@ an uninterrupted one would have seen, whatever the number of loader workers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_nucseg.core.stain import jitter_stain
+from napari_nucseg.errors import NucSegError
 
 Image = NDArray[np.uint8]
 cv2.setNumThreads(0)
@@ -52,6 +54,13 @@ class AugmentConfig:
     jpeg: int = 35
     p_jpeg: float = 0.25
     p_coarse: float = 0.12
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value, most = getattr(self, item.name), 1.0 if item.name.startswith("p_") else math.inf
+            if not 0 <= value <= most:
+                limit = "and at most 1" if most == 1 else "or more"
+                raise NucSegError(f"augment.{item.name}={value:g} is impossible; it must be 0 {limit}.")
 
 
 def random_affine(

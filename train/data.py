@@ -7,6 +7,7 @@ splits (mpp, classes, licence) and optionally an ``index.csv`` that gives mpp an
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,9 @@ __all__ = [
     "median_diameter",
     "nucleus_classes",
 ]
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -269,6 +273,15 @@ def _members(
                 check_numbers(what, item.files.types, meta.get("classes") or ())
             typed = lookup if item.files.types else None
             side.append(Known(key, item.files, mpp, settings.labelled, what, typed))
+    others = [
+        k for side in out for k in side if settings.mpp and not np.isclose(k.mpp, settings.mpp, rtol=0.01)
+    ]
+    if others:
+        name, mpp = others[0].files.name, others[0].mpp
+        log.warning(
+            "data.sets.%s.mpp=%g is not heeded where index.csv tells another resolution, as for %s (%g) and %d more.",
+            key, settings.mpp, name, mpp, len(others) - 1,
+        )  # fmt: skip
     return out
 
 

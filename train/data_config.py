@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from napari_nucseg.errors import NucSegError
 from train.class_map import ClassMap
 
 
@@ -77,6 +78,11 @@ class DataConfig:
     class_map: Path | None = None
     cache_gb: float = 2.0
     sets: dict[str, SetConfig] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        twice = next((name for name in self.classes if self.classes.count(name) > 1), None)
+        if twice is not None:
+            raise NucSegError(f"data.classes names '{twice}' twice; name every class once.")
 
     def resolved(self) -> DataConfig:
         """Return the settings with the classes of the class map, so that a run records them.

@@ -187,6 +187,11 @@ class Training:
 def carry_out(config: RunConfig, training: Training) -> None:
     """Train to the end, resuming from the run folder."""
     run, layout, net = RunLog(config.run), training.student.layout, training.student.network
+    stride = net.config.stride
+    if config.crop.size % stride:
+        raise NucSegError(
+            f"crop.size={config.crop.size} doesn't fit the network; it must be a multiple of {stride}."
+        )
     millions = sum(p.numel() for p in net.parameters()) / 1e6
     sizes = len(training.train), len(training.held)
     log.info("%d training, %d validation images; %.2f M parameters", *sizes, millions)

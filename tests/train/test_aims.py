@@ -62,3 +62,9 @@ def test_an_image_smaller_than_the_crop_is_in_its_middle():
 def test_impossible_weights_are_told(weights):
     with pytest.raises(NucSegError, match="Weights"):
         Aims([image("a"), image("b")], weights, CropConfig())
+
+
+@pytest.mark.parametrize("given", [{"size": 0}, {"mpp": 0.0}, {"p_balanced": 1.5}])
+def test_impossible_crops_are_told(given):
+    with pytest.raises(NucSegError, match=f"crop.{next(iter(given))}="):
+        CropConfig(**given)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from napari_nucseg.errors import NucSegError
 from train.augment import AugmentConfig, _colour, _jpeg, augment_colour, warp
 
 NOTHING = {"p_stain": 0.0, "p_colour": 0.0, "p_blur": 0.0, "p_noise": 0.0, "p_jpeg": 0.0, "p_coarse": 0.0}
@@ -58,3 +59,9 @@ def test_a_strength_beyond_its_usual_range_is_no_error(kind):
     grey = np.full((16, 16, 3), 128, np.uint8)
     config = AugmentConfig(**(NOTHING | {kind: 100 if kind == "jpeg" else 0.0, f"p_{kind}": 1.0}))
     assert np.abs(augment_colour(grey, np.random.default_rng(0), config).astype(int) - 128).max() <= 2
+
+
+@pytest.mark.parametrize(("given", "said"), [({"p_blur": 1.5}, "at most 1"), ({"scale": -1.0}, "0 or more")])
+def test_impossible_strengths_are_told(given, said):
+    with pytest.raises(NucSegError, match=f"augment.{next(iter(given))}=.*{said}"):
+        AugmentConfig(**given)

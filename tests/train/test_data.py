@@ -292,3 +292,16 @@ def test_classes_that_nothing_teaches_are_told(folds, caplog):
     caplog.clear()
     load_data(DataConfig(folds.parent, ("neoplastic", "inflammatory"), sets={"toy": SetConfig()}))
     assert not caplog.text
+
+
+def test_a_resolution_that_is_not_heeded_is_told(folds, caplog):
+    sets = {"toy": SetConfig(mpp=0.25, validation=("val",))}
+    load_data(DataConfig(folds.parent, CLASSES, sets=sets))
+    assert "data.sets.toy.mpp=0.25 is not heeded" in caplog.text
+    assert "as for im_0 (0.5) and 0 more" in caplog.text
+    assert caplog.text.count("heeded") == 1
+
+
+def test_a_class_is_learnt_once():
+    with pytest.raises(NucSegError, match="'a' twice"):
+        DataConfig(classes=("a", "b", "a"))
