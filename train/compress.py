@@ -91,6 +91,10 @@ def speed_table(paces: Sequence[Pace], size: int) -> str:
 def run(config: CompressConfig) -> dict[str, Any]:
     """Compress, score, race, print and write; return the report."""
     model = find_model(config.model)
+    if (config.out / model.weights.name).is_file() and (
+        config.method == "int8" or config.out.resolve() == model.weights.parent.resolve()
+    ):  # the card of what comes would take the place of that one's
+        raise NucSegError(f"'{config.out}' holds a model; give another --out.")
     config.out.mkdir(parents=True, exist_ok=True)
     after, note = (make_int8 if config.method == "int8" else make_pruned)(config, model)
     before = load_model(model, "cpu")

@@ -23,7 +23,7 @@ from napari_nucseg.core.nuclei import CLASS_COLOURS
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.models.card import Card, Colour
 from napari_nucseg.models.checkpoint import save_checkpoint
-from napari_nucseg.models.registry import find_model, open_model
+from napari_nucseg.models.registry import Model, find_model, open_model
 from napari_nucseg.models.student import Student
 from train.config import from_mapping, to_mapping
 from train.flags import run_flags
@@ -126,7 +126,8 @@ def export(run: Path, card_file: Path, out: Path, metrics: Sequence[Path] = ()) 
 
 def _reports(paths: Sequence[Path]) -> dict[str, Any]:
     """Return the reports by the data they are about, such as ``monuseg/test``."""
-    out = {}
+    out: dict[str, Any] = {}
+    files: dict[str, Path] = {}
     for path in paths:
         try:
             report = json.loads(path.read_text(encoding="utf-8"))
@@ -134,7 +135,12 @@ def _reports(paths: Sequence[Path]) -> dict[str, Any]:
             raise NucSegError(f"Metrics '{path}' cannot be read: {error}.") from error
         if not isinstance(report, dict):
             raise NucSegError(f"Metrics '{path}' are no report; give a JSON file of train.evaluate.")
-        out[str(report.pop("data", path.stem))] = report
+        data = str(report.pop("data", path.stem))
+        if data in out:
+            raise NucSegError(
+                f"The reports '{files[data]}' and '{path}' are both of {data}; give one of them."
+            )
+        out[data], files[data] = report, path
     return out
 
 
@@ -142,7 +148,7 @@ def _colours(classes: Sequence[str], given: dict[str, Colour]) -> dict[str, Colo
     """Return a colour for every class: the given one, else the shipped model's of that name, else a spare one."""
     shipped = find_model().card.colours
     out = {name: given.get(name) or shipped.get(name) for name in classes}
-    spare = itertools.cycle(c for c in CLASS_COLOURS if c not in out.values())
+    spare = itertools.cycle([c for c in CLASS_COLOURS if c not in out.values()] or CLASS_COLOURS)
     return {name: colour or next(spare) for name, colour in out.items()}
 
 
@@ -180,10 +186,23 @@ def run(config: ExportConfig) -> None:
         if not config.formats:
             raise NucSegError(f"Nothing to do: choose --formats from {', '.join(FORMATS)}.")
         model = find_model(config.model or "")
+        _check_place(config.out, model)
     for agreement in write_formats(model, config.out, config.formats, config.limit):
         print(agreement)
+    for name, (file, *_) in FORMATS.items():
+        if config.run is not None and name not in config.formats and (config.out / file).is_file():
+            print(
+                f"'{config.out / file}' is of earlier weights; export it anew (--formats {name}) or delete it."
+            )
     if config.run is None and not (config.out / "card.json").exists():
         (config.out / "card.json").write_text(model.card.to_json(), encoding="utf-8")
+
+
+def _check_place(folder: Path, model: Model) -> None:
+    """Raise if a folder holds the card of another model, under which the converted files would then go."""
+    path = folder / "card.json"
+    if path.is_file() and Card.read(path) != model.card:
+        raise NucSegError(f"'{folder}' holds another model than {model}; give another --out.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -73,6 +73,15 @@ def test_the_run_of_a_model_says_what_it_was_trained_on(toy_run, toy_model, tmp_
     assert (found.loop.steps, found.run) == (7, tmp_path / "finetune")
 
 
+def test_a_model_is_never_written_over(command, toy_model, tmp_path, capsys):
+    own = str(toy_model.weights.parent)
+    card = toy_model.weights.with_name("card.json").read_bytes()
+    assert command("int8", "--out", own)[0] == 2
+    assert command("prune", "--out", own)[0] == 2
+    assert capsys.readouterr().err.count("holds a model; give another --out") == 2
+    assert toy_model.weights.with_name("card.json").read_bytes() == card
+
+
 def test_a_training_with_unlabelled_images_can_be_used_too(toy_model, dataset, tmp_path):
     path = tmp_path / "c.toml"
     more = "[distill.data.sets.bare]\nlabelled = false\n[data.sets.bare]\nlabelled = false\n"

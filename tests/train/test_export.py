@@ -85,6 +85,29 @@ def test_openvino_is_made_of_the_model_and_not_of_an_onnx_file_that_lies_there(t
     assert stale.read_bytes() == b"of other weights"
 
 
+def test_more_classes_than_spare_colours_and_two_reports_on_the_same_images(tmp_path):
+    given = {str(k): rgb for k, rgb in enumerate(export.CLASS_COLOURS)}
+    assert export._colours([*given, "one more"], given)["one more"] in export.CLASS_COLOURS
+    paths = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path in paths:
+        path.write_text('{"data": "toy/test", "AJI": 0.5}')
+    with pytest.raises(NucSegError, match=r"a\.json' and .*b\.json' are both of toy/test"):
+        export._reports(paths)
+
+
+def test_converted_files_never_go_under_the_card_of_another_model(toy_run, toy_model, tmp_path, capsys):
+    own = ["--model", str(toy_model.weights.parent), "--out", str(tmp_path), "--formats", "torchscript"]
+    assert export.main(own) == 0
+    assert export.main(own) == 0  # again, of the same
+    card = tmp_path / "card.json"
+    card.write_text(card.read_text().replace('"mpp": 0.25', '"mpp": 0.5'))
+    assert export.main(own) == 2
+    assert "holds another model than toy 0.1" in capsys.readouterr().err
+    run = ["--run", str(toy_run), "--card", str(toy_run.parent / "card.toml"), "--out", str(tmp_path)]
+    assert export.main(run) == 0
+    assert "model.torchscript' is of earlier weights" in capsys.readouterr().out
+
+
 def test_damaged_thresholds_and_devices_that_are_not_there_are_one_sentence(toy_run, tmp_path, monkeypatch):
     run = tmp_path / "run"
     shutil.copytree(toy_run, run)
