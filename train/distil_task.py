@@ -193,6 +193,11 @@ class DistillTask(nn.Module):
         )
 
     @property
+    def levels(self) -> tuple[int, ...]:
+        """Levels of the teacher's features that are compared."""
+        return tuple({theirs: 0 for _, theirs in self._pairs})
+
+    @property
     def layout(self) -> MapLayout:
         """The student's."""
         return self.task.layout
@@ -230,9 +235,7 @@ class DistillTask(nn.Module):
             parts = {name: value for name, value in parts.items() if name != "total"} | {
                 "labels": parts["total"]
             }
-            told = self._teacher(
-                batch["image"].to(raw.device), tuple({t: 0 for _, t in self._pairs}), batch.get("orientation")
-            )
+            told = self._teacher(batch["image"].to(raw.device), self.levels, batch.get("orientation"))
             extra = torch.zeros((), device=raw.device)
             if c.output:
                 kd = self._outputs(raw, told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torch.utils.data import Dataset
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.models.checkpoint import load_student
 from napari_nucseg.models.registry import open_model
-from train import fit
+from train import distributed, fit
 from train.begin import begun, fingerprint, take_weights
 from train.command import run_command
 from train.crops import Batch
@@ -140,6 +141,27 @@ def frequencies(counts: NDArray[np.float64]) -> torch.Tensor | None:
     return torch.tensor([counts.max(), *counts], dtype=torch.float32) if counts.any() else None
 
 
+def kept_bytes(config: DistillRunConfig, teacher: TeacherSource, task: DistillTask) -> int:
+    """Return how much a whole run keeps of the teacher's outputs, if each crop of it is new."""
+    loop, area = config.loop, config.crop.size**2
+    crops = config.pool or loop.steps * loop.accumulate * loop.batch_size * distributed.world()
+    cells = teacher.layout.channels * area
+    cells += sum(teacher.feature_widths[k] * area // teacher.feature_strides[k] ** 2 for k in task.levels)
+    return crops * cells * torch.float16.itemsize
+
+
+def warn_of_full_disk(config: DistillRunConfig, teacher: TeacherSource, task: DistillTask) -> None:
+    """Say so if the teacher's outputs may take more than there is room for."""
+    if config.cache is None:
+        return
+    needed, free = kept_bytes(config, teacher, task) / 2**30, shutil.disk_usage(config.cache).free / 2**30
+    if needed > free:
+        log.warning(
+            "the teacher's outputs may take %.0f GiB in '%s', where %.0f are free; limit the crops with pool=",
+            needed, config.cache, free,
+        )  # fmt: skip
+
+
 def distilled_crops(
     config: DistillRunConfig, teacher: TeacherSource, task: MapTask, train: list[AnnotatedImage]
 ) -> Dataset[Batch]:
@@ -176,6 +198,7 @@ def distill(config: DistillRunConfig) -> None:
     if beginning is not None:
         take_weights(student.network, config.data.classes, beginning)
     task = DistillTask(student, teacher, config.distil, frequencies(counts), config.loop.accumulate)
+    warn_of_full_disk(config, teacher, task)
     crops = distilled_crops(config, teacher, student, train)
     who = {"teacher": teacher.fingerprint} | fingerprint(beginning)
     carry_out(config, Training("distill", student, task, crops, train, held, who))

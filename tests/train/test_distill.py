@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from train.config import load_config
 from train.distil_task import DistillTask
 from train.distill import DistillRunConfig, frequencies, open_teacher
 from train.runlog import RunLog
-from train.runs import class_weights, draft_card, load_run
+from train.runs import class_weights, draft_card, load_run, resolved
 from train.seen import settings_of, trained_on
 from train.task import MapTask
 from train.teacher import Teacher
@@ -223,6 +224,25 @@ def test_public_weights_without_their_normalisation_are_warned_of(tmp_path, caps
     caplog.clear()
     teach.main([*weights, "mean=[127.5,127.5,127.5]", "std=[127.5,127.5,127.5]"])
     assert "public weights" not in caplog.text
+
+
+def test_a_cache_that_may_not_fit_is_warned_of(work, caplog, monkeypatch):
+    full = shutil.disk_usage(work)._replace(free=1000)
+    monkeypatch.setattr("train.distill.shutil.disk_usage", lambda path: full)
+    assert run(work, "loop.steps=1", "pool=0", name="full") == 0
+    assert "where 0 are free; limit the crops" in caplog.text
+
+
+def test_what_a_cache_takes_is_what_it_holds(work, tmp_path):
+    given = [f"teacher={work / 'teacher'}", f"cache={tmp_path}", "pool=0"]
+    config = resolved(load_config(DistillRunConfig, work / "c.toml", given, "distill"))
+    teacher = distill.teacher_of(config)
+    counts = np.ones(len(config.data.classes))
+    task = DistillTask(distill.build_task(config, counts), teacher, config.distil, frequencies(counts))
+    teacher(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), task.levels)
+    (kept,) = tmp_path.rglob("*.safetensors")
+    crops = config.loop.steps * config.loop.batch_size
+    assert 0 < kept.stat().st_size - distill.kept_bytes(config, teacher, task) / crops < 1000
 
 
 def test_background_is_as_frequent_as_the_commonest_class():

@@ -195,7 +195,8 @@ def test_a_pool_begins_with_the_crops_themselves_and_comes_again_turned(crops):
         assert all(torch.equal(plain[name], pooled[name]) for name in plain)
         assert pooled["orientation"] == 0
     for turn in range(1, 8):
-        item = pool[3 * turn + 2]
+        assert sorted(pool.order(turn)) == [0, 1, 2]
+        item = pool[3 * turn + pool.order(turn).tolist().index(2)]
         assert item["orientation"] == turn
         assert torch.equal(item["image"], ALL[turn].turn(crops[2]["image"]))
         sample = crops.sample(2)
@@ -204,7 +205,16 @@ def test_a_pool_begins_with_the_crops_themselves_and_comes_again_turned(crops):
         )
         wanted = to_batch_item(*turned, LAYOUT)
         assert all(torch.equal(item[name], wanted[name]) for name in wanted)
-    assert torch.equal(pool[24]["image"], crops[0]["image"])
+    ninth = [pool[24 + k]["image"] for k in range(3)]
+    assert all(torch.equal(ninth[k], crops[int(pool.order(8)[k])]["image"]) for k in range(3))
+
+
+def test_each_pass_over_a_pool_has_an_order_of_its_own(crops):
+    pool, again = PooledCrops(crops, 50), PooledCrops(crops, 50)
+    orders = [tuple(pool.order(turn)) for turn in range(4)]
+    assert orders[0] == tuple(range(50))
+    assert len(set(orders)) == 4
+    assert [tuple(again.order(turn)) for turn in (3, 0, 2)] == [orders[3], orders[0], orders[2]]
 
 
 def test_over_all_passes_the_teacher_runs_once_a_crop(crops, tmp_path):
