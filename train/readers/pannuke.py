@@ -180,8 +180,16 @@ def _fold_key(path: Path, root: Path) -> str:
 
 
 def _masks_of(images: Path, root: Path) -> Path:
-    """Return where the masks of an ``images.npy`` lie: beside it, or below ``masks`` instead of ``images``."""
+    """Return where the masks of an ``images.npy`` lie.
+
+    Beside it, below ``masks`` instead of ``images``, or wherever the only masks of that fold are.
+    """
     beside = images.with_name("masks.npy")
     inner = images.relative_to(root.parent).parts[:-1]
     swapped = root.parent.joinpath(*("masks" if p.lower() == "images" else p for p in inner), "masks.npy")
-    return swapped if swapped.is_file() and not beside.is_file() else beside
+    for found in (beside, swapped):
+        if found.is_file():
+            return found
+    key = _fold_key(images, root)
+    same = [masks for masks in sorted(root.rglob("masks.npy")) if _fold_key(masks, root) == key]
+    return same[0] if len(same) == 1 else beside

@@ -60,6 +60,31 @@ def test_flat_folders_and_a_single_fold_are_read_too(tmp_path):
         assert source.read(source.entries[1]).labels.max() == 0
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{kind}/fold{k}",
+        "Fold {k}/{kind}",
+        "fold_{k}/Fold {k}/{kind}/fold{k}",
+        "fold_{k}/{Kind}",
+        "fold_{k}_{kind}/{kind}",
+    ],
+)
+def test_folders_may_be_nested_in_any_way(tmp_path, form):
+    for k in (1, 2):
+        for kind in ("images", "masks"):
+            folder = tmp_path / form.format(k=k, kind=kind, Kind=kind.title())
+            folder.mkdir(parents=True)
+            channels = 3 if kind == "images" else 6
+            np.save(folder / f"{kind}.npy", np.full((1, 8, 8, channels), 2 * k, np.uint8))
+    source = open_source(tmp_path)
+    assert source.names == ["fold1_00000", "fold2_00000"]
+    for k, entry in enumerate(source.entries, 1):
+        raw = source.read(entry)
+        assert raw.image[0, 0, 0] == 2 * k
+        assert f"fold{k}" in entry.where.lower().replace(" ", "").replace("_", "")
+
+
 def test_a_damaged_or_mismatched_fold_is_named_and_the_others_are_read(tmp_path):
     write_fold(tmp_path, 1)
     write_fold(tmp_path, 2)
