@@ -41,10 +41,12 @@ def join(device: str) -> torch.device:
     Raises
     ------
     NucSegError
-        There is no such CUDA device.
+        There is no such CUDA device, or not one for each process; or the processes cannot meet.
     """
     own = torch.device(device)
     if own.type == "cuda":
+        if own.index is not None and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+            raise NucSegError(f"device='{device}' is one device for several processes; set device=cuda.")
         if own.index is None:  # which `set_device` does not take
             own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         if own.index >= torch.cuda.device_count():
@@ -54,7 +56,13 @@ def join(device: str) -> torch.device:
             )
         torch.cuda.set_device(own)
     if world() > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
+        try:
+            dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).strip().partition("\n")[0].rstrip(".")
+            raise NucSegError(
+                f"The {world()} processes of WORLD_SIZE cannot meet ({reason}); start them with torchrun, or unset it."
+            ) from error
         atexit.register(leave)
     return own
 

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import sys
+import types
 import typing
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
@@ -24,13 +25,12 @@ def _fields(cls: type) -> dict[str, tuple[type, bool]]:
     hints = typing.get_type_hints(cls)
     for item in dataclasses.fields(cls):
         kind = hints[item.name]
-        options = [a for a in typing.get_args(kind) if a is not type(None)]
+        if typing.get_origin(kind) in (typing.Union, types.UnionType):
+            kind = next(a for a in typing.get_args(kind) if a is not type(None))
         if typing.get_origin(kind) is tuple:
-            out[item.name] = options[0], True
-        else:
-            plain = kind if isinstance(kind, type) else options[0]
-            if plain in (str, int, float, Path):
-                out[item.name] = plain, False
+            out[item.name] = typing.get_args(kind)[0], True
+        elif kind in (str, int, float, Path):
+            out[item.name] = kind, False
     return out
 
 
@@ -110,7 +110,8 @@ def run_flags(
     Returns
     -------
     int
-        Exit status: 0, 2 after a `NucSegError` or an `OSError`, told in one sentence, 130 if the user stopped it.
+        Exit status: 0, 2 after a `NucSegError`, an `OSError` or for want of the GPU's memory, told in one sentence, 130
+        if the user stopped it.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("train").setLevel(logging.INFO)
@@ -121,6 +122,13 @@ def run_flags(
         return 2
     except OSError as error:
         print(f"A file cannot be read or written ({error}); check the path.", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # of torch, which not every command needs
+            raise
+        print(
+            f"The GPU's memory is full ({str(error).partition('.')[0]}); choose device=cpu.", file=sys.stderr
+        )
         return 2
     except KeyboardInterrupt:
         print("Stopped; nothing more is written.", file=sys.stderr)

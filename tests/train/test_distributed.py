@@ -143,3 +143,16 @@ def test_a_cuda_device_is_named_by_its_number(monkeypatch):
     with pytest.raises(NucSegError, match=r"on cuda:3, but torch finds 3 .* --nproc-per-node"):
         distributed.join("cuda")
     assert made == [0, 2, 1]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(NucSegError, match="one device for several processes; set device=cuda"):
+        distributed.join("cuda:2")
+
+
+def test_processes_that_cannot_meet_are_told(monkeypatch):
+    for name in ("MASTER_ADDR", "MASTER_PORT", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        NucSegError, match=r"The 2 processes of WORLD_SIZE cannot meet \(.+\); start them with torchrun"
+    ):
+        distributed.join("cpu")

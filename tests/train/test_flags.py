@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import torch
 
 from napari_nucseg.errors import NucSegError
 from train.flags import parse, run_flags
@@ -36,12 +37,15 @@ class Config:
         Of the whole.
     count : int, optional
         How many.
+    place : tuple of int, optional
+        Where.
     """
 
     in_file: Path
     names: tuple[str, ...] = ()
     share: float = 0.5
     count: int | None = None
+    place: tuple[int, int] | None = None
     inner: Inner = field(default_factory=Inner)
 
 
@@ -69,6 +73,13 @@ def test_the_command_line_wins_over_the_file(tmp_path):
     assert read("--config", str(path), "--share", "0.2", "count=9").share == 0.2
 
 
+def test_a_list_that_may_be_left_out_has_a_flag_too():
+    assert read("--in-file", "a").place is None
+    assert read("--place", "3", "4", "--in-file", "a").place == (3, 4)
+    with pytest.raises(NucSegError, match="has 1 values; it takes 2"):
+        read("--place", "3", "in_file=a")
+
+
 def test_a_word_with_an_equals_sign_stays_a_name():
     assert read("in_file=x", "--names", "a=b", "c").names == ("a=b", "c")
 
@@ -91,3 +102,16 @@ def test_a_folder_that_cannot_be_written_to_is_one_sentence(tmp_path, capsys):
     action = lambda config: config.in_file.mkdir()  # noqa: E731
     assert run_flags(action, Config, [f"in_file={tmp_path}/file/x"], prog="p", about="", example="") == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_full_gpu_is_one_sentence_and_other_errors_are_not_hidden(capsys):
+    def fails(error):
+        def action(config):
+            raise error
+
+        return run_flags(action, Config, ["in_file=x"], prog="p", about="", example="")
+
+    assert fails(torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")) == 2
+    assert capsys.readouterr().err == "The GPU's memory is full (CUDA out of memory); choose device=cpu.\n"
+    with pytest.raises(RuntimeError, match="else"):
+        fails(RuntimeError("something else"))
