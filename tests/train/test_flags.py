@@ -45,8 +45,8 @@ class Config:
     names: tuple[str, ...] = ()
     share: float = 0.5
     count: int | None = None
-    place: tuple[int, int] | None = None
     inner: Inner = field(default_factory=Inner)
+    place: tuple[int, int] | None = None
 
 
 def read(*argv):
