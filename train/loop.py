@@ -34,7 +34,7 @@ from train import distributed
 from train.best import Best
 from train.crops import Batch, loader
 from train.loop_config import LoopConfig
-from train.optim import learning_rate, parameter_groups, precision, update_ema
+from train.optim import learning_rate, native_precision, parameter_groups, precision, update_ema
 from train.runlog import RunLog
 from train.step import Losses, Stopwatch, seed_part
 
@@ -51,8 +51,8 @@ class Loop:
     Parameters
     ----------
     task : nn.Module
-        ``task(batch) -> dict of scalar losses`` with ``total``. It is moved to the device and trained in place. If a
-        step can leave some of its parameters without gradient, it says so by ``skips_parameters = True``.
+        ``task(batch) -> dict of scalar losses`` with ``total``, which depends on all of its parameters in every step.
+        It is moved to the device and trained in place.
     crops : Dataset of Batch
         What is trained on.
     config : LoopConfig
@@ -94,6 +94,9 @@ class Loop:
             parameter_groups(self.task, config.weight_decay), lr=config.lr, betas=(0.9, 0.99)
         )
         dtype = precision(config.amp)
+        if dtype is torch.bfloat16 and native_precision(self.device) is not dtype:
+            better = "fp16" if self.device.type == "cuda" else "off"
+            log.warning("loop.amp=bf16 may be slow on this device (%s); try loop.amp=%s", self.device, better)
         self.losses = Losses(self.device, dtype)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype is torch.float16)
         self.best, self.watch = Best(config.patience), Stopwatch()
@@ -108,9 +111,7 @@ class Loop:
         if self.config.sync_norm and self.device.type == "cuda":
             self.task = nn.SyncBatchNorm.convert_sync_batchnorm(self.task)
         return DistributedDataParallel(
-            self.task,
-            device_ids=[self.device] if self.device.type == "cuda" else None,
-            find_unused_parameters=getattr(self.task, "skips_parameters", False),
+            self.task, device_ids=[self.device] if self.device.type == "cuda" else None
         )
 
     def _state(self) -> dict[str, Any]:

@@ -387,6 +387,24 @@ def test_a_worker_that_is_killed_is_told_in_one_sentence(tmp_path, monkeypatch):
         make_loop(tmp_path, steps=1, workers=1).fit(nothing)
 
 
+def test_a_precision_that_the_device_has_not_is_told(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("train.loop.native_precision", lambda device: None)
+    make_loop(tmp_path, amp="off")
+    assert not caplog.text
+    make_loop(tmp_path, amp="bf16")
+    assert "may be slow on this device (cpu); try loop.amp=off" in caplog.text
+
+
+def test_the_statistics_of_several_gpus_are_read_by_one_processor():
+    plain, theirs = make_task(norm=True), make_task(norm=True)
+    theirs.network[0].weight.data.mul_(2)
+    converted = torch.nn.SyncBatchNorm.convert_sync_batchnorm(theirs)
+    assert isinstance(converted.network[1], torch.nn.SyncBatchNorm)
+    plain.load_state_dict(converted.state_dict())
+    image = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    assert torch.equal(plain.eval().predict(image), converted.eval().predict(image))
+
+
 @pytest.mark.parametrize("name", ["steps", "batch_size", "accumulate", "validate_every", "lr", "clip"])
 def test_lengths_are_checked(name):
     with pytest.raises(NucSegError, match=f"loop.{name}=0 is too small"):
