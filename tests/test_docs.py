@@ -117,3 +117,14 @@ def test_the_guide_names_every_training_command_and_only_keys_that_there_are():
     said = set(re.findall(rf"`((?:{tables})\.[a-z_.NAME]+)(?:=[^`]*)?`", prose))
     assert len(said) > 8
     assert said <= known
+
+
+def test_commands_of_the_program_can_be_given_as_written():
+    from napari_nucseg.cli import _parser
+
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    written = re.findall(r"^napari-nucseg ([^\n#]+)", blocks, re.MULTILINE)
+    assert len(written) > 4
+    for line in written:
+        assert callable(_parser().parse_args(shlex.split(line)).run), line

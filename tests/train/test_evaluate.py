@@ -14,10 +14,10 @@ from napari_nucseg.core.metrics import average_pq
 from napari_nucseg.errors import NucSegError
 from tests.fakes import CLASSES, fake_card
 from train import evaluate as ev
-from train import loaded
+from train import loaded, report
 from train.data import SetConfig, load_image
 from train.loaded import Loaded
-from train.scores import PER_IMAGE, PER_ORGAN, POOLED, figures, score_image
+from train.scores import PER_IMAGE, PER_ORGAN, POOLED, Figure, figures, score_image
 from train.selection import training_data
 from train.tally import Tally
 
@@ -482,3 +482,11 @@ def test_score_image_takes_an_image_without_classes(consep):
     got = score_image({"": item}, item.labels, pd.DataFrame({"id": [], "class": []}), [])
     assert got.binary.bpq == 1
     assert got.typed == {}
+
+
+def test_tables_know_a_class_with_brackets_from_the_scheme_behind_it():
+    found = [Figure("Dice", PER_IMAGE, 0.5), Figure("PQ T (CD8) (own)", PER_IMAGE, 0.25)]
+    first, second = report.readme_rows(found, "x/val", 3).split("\n\n")
+    assert "| x/val | 3 | 0.500 |" in first
+    assert "| set | images | PQ T (CD8) |" in second
+    assert "| x/val, classes own | 3 | 0.250 |" in second
