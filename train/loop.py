@@ -135,10 +135,11 @@ class Loop:
             return
         before = json.loads(state["identity"])
         for key in sorted(before.keys() | self.identity.keys()):
-            if before.get(key) != self.identity.get(key):
+            was, now = before.get(key), self.identity.get(key)
+            if was != now:
                 raise NucSegError(
-                    f"Run '{self.run.folder}' was begun with {key}={before.get(key)}, not {self.identity.get(key)}; "
-                    "restore that, or give another run folder."
+                    f"Run '{self.run.folder}' was begun with {difference(key, was, now)}; restore that, or give "
+                    "another run folder."
                 )
         self.task.load_state_dict(state["task"])
         self.average.load_state_dict(state["average"])
@@ -287,3 +288,13 @@ class Loop:
         count = self.config.validation_crops // size * size
         batches = loader(self.held, 0, count, size, 0, self._share)
         return {f"loss_{k}": v for k, v in self.losses.mean(self.average, batches).items()}
+
+
+def difference(key: str, before: Any, now: Any) -> str:
+    """Return in words how a value of a run's identity differs; of a list only something that one of the two lacks."""
+    if not (isinstance(before, list) and isinstance(now, list) and max(len(before), len(now)) > 4):
+        return f"{key}={before}, not {now}"
+    for word, these, those in (("with", before, now), ("without", now, before)):
+        if odd := [x for x in these if x not in set(those)]:
+            return f"{len(before)} {key}, {word} '{odd[0]}', not these {len(now)}"
+    return f"{key} in another order or number"

@@ -15,7 +15,7 @@ from napari_nucseg.errors import NucSegError
 from tests.train.toy_run import MadeUp, gradients, make_loop, make_task, nothing
 from train.best import Best
 from train.fit import main
-from train.loop import LoopConfig
+from train.loop import LoopConfig, difference
 from train.runlog import RunLog
 from train.step import Stopwatch
 
@@ -137,6 +137,20 @@ def test_a_run_does_not_go_on_as_another(config, tmp_path, capsys):
     assert "begun with loop.lr=" in capsys.readouterr().err
     assert (run / "config.json").read_text() == before
     assert train(config, run, "loop.steps=3", "loop.workers=1") == 0  # that changes nothing
+
+
+@pytest.mark.parametrize(
+    ("key", "before", "now", "said"),
+    [
+        ("loop.lr", 0.5, None, "loop.lr=0.5, not None"),
+        ("model.widths", [4, 8], [4, 4], "model.widths=[4, 8], not [4, 4]"),
+        ("images", ["a", "b", "c", "d", "e"], ["a", "b", "c", "d"], "5 images, with 'e', not these 4"),
+        ("images", list("abcde"), list("abcxde"), "5 images, without 'x', not these 6"),
+        ("images", list("abcde"), list("abced"), "images in another order or number"),
+    ],
+)
+def test_what_differs_is_told_without_long_lists(key, before, now, said):
+    assert difference(key, before, now) == said
 
 
 def test_the_loss_falls(config, tmp_path, one_thread):
