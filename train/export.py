@@ -28,9 +28,9 @@ from napari_nucseg.models.student import Student
 from train.config import from_mapping, to_mapping
 from train.flags import run_flags
 from train.formats import FORMATS, write_formats
-from train.loaded import decode_of, run_folder
+from train.loaded import decode_of
 from train.runlog import RunLog
-from train.runs import draft_card, load_run
+from train.runs import checkpoint_of, draft_card, load_run, run_folder
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,7 @@ def export(run: Path, card_file: Path, out: Path, metrics: Sequence[Path] = ()) 
             f"Run '{run}' did without the map '{task.without[0]}', which the plugin needs; train anew."
         )
     folder = run_folder(run)
-    early = config.loop.patience and (folder / "best.pt").is_file()  # the choice of load_run
-    state = RunLog(folder).load(run.name if run != folder else "best.pt" if early else "last.pt") or {}
+    state = RunLog(folder).load(checkpoint_of(run, config).name) or {}
     card = dataclasses.replace(
         draft_card(config, task),
         decode=decode_of(folder),

@@ -144,7 +144,7 @@ def _load_ir(path: Path) -> Loaded:
 
 
 def _load_run(path: Path, device: str) -> Loaded:
-    from train.runs import draft_card, load_run
+    from train.runs import draft_card, load_run, run_folder
     from train.validate import TaskRuntime
 
     where, folder = inference_device(device), run_folder(path)
@@ -154,11 +154,6 @@ def _load_run(path: Path, device: str) -> Loaded:
         name = f"{name}-{path.stem}"
     card = dataclasses.replace(draft_card(config, task), name=name, version="", decode=decode_of(folder))
     return Loaded(name, card, TaskRuntime(task.to(where)), {"name": name, "run": str(path)})
-
-
-def run_folder(path: Path) -> Path:
-    """Return the folder of a run that is given as such, or as a checkpoint in it."""
-    return path.parent if path.suffix == ".pt" else path
 
 
 def tuned(folder: Path) -> Path:

@@ -236,6 +236,19 @@ def identity(config: RunConfig, train: list[AnnotatedImage]) -> dict[str, Any]:
     return flat
 
 
+def run_folder(path: Path) -> Path:
+    """Return the folder of a run that is given as such, or as a checkpoint in it."""
+    return path.parent if path.suffix == ".pt" else path
+
+
+def checkpoint_of(path: Path, config: RunConfig) -> Path:
+    """Return the checkpoint that stands for a run: the one given, the best if it was to stop early, else the last."""
+    if path.suffix == ".pt":
+        return path
+    early = config.loop.patience and (path / "best.pt").is_file()
+    return path / ("best.pt" if early else "last.pt")
+
+
 def load_run(path: Path) -> tuple[RunConfig, MapTask]:
     """Return the config of a run and the task of its network with averaged weights, ready for evaluation.
 
@@ -250,7 +263,7 @@ def load_run(path: Path) -> tuple[RunConfig, MapTask]:
     NucSegError
         There is no run, or no checkpoint yet.
     """
-    folder = path.parent if path.suffix == ".pt" else path
+    folder = run_folder(path)
     try:
         data = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -264,8 +277,7 @@ def load_run(path: Path) -> tuple[RunConfig, MapTask]:
         )
     module = importlib.import_module(f"train.{command}")
     config: RunConfig = from_mapping(module.CONFIG, data)
-    early = config.loop.patience and (folder / "best.pt").is_file()
-    name = path.name if path != folder else "best.pt" if early else "last.pt"
+    name = checkpoint_of(path, config).name
     state = RunLog(folder).load(name)
     if state is None:
         raise NucSegError(f"Run '{folder}' has no checkpoint {name} yet; let it train on.")

@@ -21,8 +21,8 @@ from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.atomic import replacing
 from train.data import load_data
 from train.flags import run_flags
-from train.loaded import inference_device, run_folder, tuned
-from train.runs import draft_card, load_run
+from train.loaded import inference_device, tuned
+from train.runs import draft_card, load_run, run_folder
 from train.scores import ImageScore
 from train.validate import Predicted, mean_known
 
