@@ -27,10 +27,10 @@ class ConvConfig:
     blocks: tuple[int, ...] = (2, 3, 6, 4)
 
     def __post_init__(self) -> None:
-        if len(self.widths) != 4 or len(self.blocks) != 4:
+        if len(self.widths) != 4 or len(self.blocks) != 4 or min(self.widths) < 1 or min(self.blocks) < 0:
             raise NucSegError(
-                f"conv.widths={self.widths} and conv.blocks={self.blocks} must have four numbers each, "
-                "for 1/2, 1/4, 1/8 and 1/16."
+                f"conv.widths={self.widths} (1 or more) and conv.blocks={self.blocks} (0 or more) must have four "
+                "numbers each, for 1/2, 1/4, 1/8 and 1/16."
             )
 
 

@@ -73,6 +73,10 @@ class VitConfig:
                 f"mlp={self.mlp} and depth={self.depth} must be at least 1, window={self.window} and "
                 f"neck={self.neck} at least 0."
             )
+        if wrong := [k for k in self.global_blocks if not 0 <= k < self.depth]:
+            raise NucSegError(
+                f"global_blocks has {wrong[0]}, but blocks are numbered from 0 to {self.depth - 1}; choose among these."
+            )
         taps = self.taps
         if len(taps) != 4 or list(taps) != sorted({*taps}) or taps[0] < 1 or taps[-1] != self.depth:
             raise NucSegError(

@@ -117,3 +117,5 @@ def test_sizes_of_the_parts_are_checked():
         DecoderConfig(head=0)
     with pytest.raises(NucSegError, match="four numbers"):
         ConvConfig(blocks=(1, 1))
+    with pytest.raises(NucSegError, match=r"conv\.widths"):
+        ConvConfig(widths=(0, 8, 8, 8))

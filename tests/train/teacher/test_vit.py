@@ -131,6 +131,7 @@ def test_checkpointing_changes_no_gradient():
         ({"skips": (1, 2, 3, 4)}, "depth=12"),
         ({"depth": 3}, "depth=3"),
         ({"neck": -1}, "neck=-1"),
+        ({"global_blocks": (3, 12)}, "global_blocks has 12"),
     ],
 )
 def test_what_cannot_be_is_told(changes, told):
