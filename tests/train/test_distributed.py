@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from napari_nucseg.errors import NucSegError
-from tests.train.toy_run import MadeUp, by_step, gradients, make_loop
+from tests.train.toy_run import MadeUp, by_step, gradients, make_distillation, make_loop
 from train import distributed
 from train.crops import loader
 
@@ -100,6 +100,18 @@ def test_all_stop_when_the_first_says_so_and_hold_the_same_weights(pair):
     for name, value in states[0].items():  # the running statistics of batch norm, too
         assert torch.equal(value, states[1][name]), name
     assert torch.load(pair / "norm" / "best.pt")["step"] == 2
+
+
+def test_processes_distil_together_even_if_one_has_no_labels(pair):
+    states = [torch.load(pair / f"distilled_{rank}.pt") for rank in (0, 1)]
+    before = make_distillation().state_dict()
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+        assert torch.isfinite(value).all()
+    assert states[0]["passes"] == 4
+    for name in ("task.network.stem.conv.weight", "projections.0.weight"):
+        assert not torch.equal(states[0][name], before[name])
+    assert metrics(pair / "distilled_0")["train/foreground"] > 0
 
 
 def test_a_run_folder_which_not_all_see_is_named(pair):

@@ -13,10 +13,13 @@ from torch.utils.data import Dataset
 
 from napari_nucseg.core.maps import MapLayout
 from napari_nucseg.errors import NucSegError
+from napari_nucseg.models.student import Student, StudentConfig
 from train import distributed
+from train.distil_task import DistillConfig, DistillTask
 from train.loop import Loop, LoopConfig
 from train.runlog import RunLog
 from train.task import LossWeights, MapTask
+from train.teacher_outputs import LiveTeacher
 
 
 class Plain(RunLog):
@@ -64,6 +67,25 @@ def make_task(norm: bool = False, dropout: float = 0.0) -> MapTask:
     return MapTask(network, LAYOUT, (128.0,) * 3, (60.0,) * 3, LossWeights(), weights)
 
 
+class PartlyLabelled(MadeUp):
+    """Of two batches of two crops, the second has no labels."""
+
+    def __getitem__(self, index):
+        return {**super().__getitem__(index), "labelled": torch.tensor(index // 2 % 2 == 0)}
+
+
+def make_distillation() -> DistillTask:
+    """A student and its frozen teacher, with features compared and a warm-up over three steps."""
+
+    def student(seed: int) -> MapTask:
+        torch.manual_seed(seed)
+        network = Student(StudentConfig((4, 4), (1, 1), (1,), LAYOUT))
+        return MapTask(network, LAYOUT, (128.0,) * 3, (60.0,) * 3, LossWeights(), torch.ones(3))
+
+    teacher = LiveTeacher(student(1))
+    return DistillTask(student(0), teacher, DistillConfig(warmup=3), torch.ones(3), batches_per_step=2)
+
+
 def make_loop(folder: Path, task=None, held=None, **settings) -> Loop:
     settings = {
         "batch_size": 2,
@@ -73,7 +95,8 @@ def make_loop(folder: Path, task=None, held=None, **settings) -> Loop:
         "warmup": 1,
         "log_every": 1,
     } | settings
-    return Loop(task or make_task(), MadeUp(), LoopConfig(**settings), Plain(folder), "cpu", {}, held)
+    crops = PartlyLabelled() if isinstance(task, DistillTask) else MadeUp()
+    return Loop(task or make_task(), crops, LoopConfig(**settings), Plain(folder), "cpu", {}, held)
 
 
 def gradients(loop: Loop) -> dict[str, torch.Tensor]:
@@ -108,6 +131,10 @@ def main(folder: Path) -> None:
     norm = make_loop(folder / "norm", make_task(True, 0.3), steps=50, validate_every=2, patience=2)
     norm.fit(by_step)
     torch.save(norm.average.state_dict(), folder / f"norm_{rank}.pt")
+    # process 1 never has a crop with labels
+    distilled = make_loop(folder / f"distilled_{rank}", make_distillation(), steps=2, accumulate=2)
+    distilled.fit(by_step)
+    torch.save(distilled.average.state_dict(), folder / f"distilled_{rank}.pt")
     try:
         make_loop(folder / f"norm{'_' * rank}", make_task(True, 0.3), steps=50)
     except NucSegError as error:
