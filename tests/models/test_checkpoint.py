@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -96,6 +97,7 @@ def test_damaged_or_foreign_models_are_refused_in_one_sentence(folder):
         load_student(open_model(folder))
     weights.write_bytes(good)
     wider = {**facts["network"], "widths": [8, 8, 16, 32]}
+    first = facts["classes"][0]
     card.write_text(json.dumps({**facts, "network": wider}))
     with pytest.raises(NucSegError, match=r"cannot be loaded|do not fit"):
         load_student(open_model(folder))
@@ -104,6 +106,26 @@ def test_damaged_or_foreign_models_are_refused_in_one_sentence(folder):
         (json.dumps({**facts, "format": 99}), "format 99"),
         (json.dumps({k: v for k, v in facts.items() if k != "mpp"}), "incomplete"),
         (json.dumps({**facts, "colours": {}}), "no colour"),
+        *(
+            (
+                json.dumps({**facts, "colours": {**facts["colours"], first: bad}}),
+                "is none; give three whole numbers",
+            )
+            for bad in (
+                ["#", "f", "f", "0", "0", "0", "0"],
+                [255, 0],
+                "red",
+                [1, 2, 300],
+                [1.0, 2.0, 3.0],
+                7,
+                None,
+            )
+        ),
+        (json.dumps({**facts, "colours": [1, 2, 3]}), "not a table"),
+        (json.dumps({**facts, "classes": "abc"}), "classes is 'abc', which is not a list"),
+        (json.dumps({**facts, "classes": [7]}), "classes hold 7"),
+        (json.dumps({**facts, "licence": None}), "licence is None, which is not a text"),
+        (json.dumps({**facts, "mean": ["1", 2, 3]}), "mean hold '1'"),
         (json.dumps({**facts, "mpp": 0}), "mpp 0"),
         (json.dumps({**facts, "mpp": "0.25"}), "mpp '0.25'"),
         (json.dumps({**facts, "mean": [1, 2]}), "three means"),
@@ -119,6 +141,17 @@ def test_damaged_or_foreign_models_are_refused_in_one_sentence(folder):
     weights.unlink()
     with pytest.raises(NucSegError, match="not a model"):
         open_model(folder)
+
+
+def test_colours_are_checked_when_a_card_is_written_and_may_be_hexadecimal_in_its_file(folder):
+    card = open_model(folder).card
+    first = card.classes[0]
+    with pytest.raises(NucSegError, match=rf"colour '#ff' of '{first}' is none"):
+        dataclasses.replace(card, colours={**card.colours, first: "#ff"}).to_json()
+    facts = json.loads(card.to_json())
+    facts["colours"][first] = "#fF8000"
+    (folder / "card.json").write_text(json.dumps(facts))
+    assert open_model(folder).card.colours[first] == (255, 128, 0)
 
 
 def test_models_are_found_by_name_and_path(folder, monkeypatch, tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,35 @@ from napari_nucseg.errors import NucSegError
 
 FORMAT = 1
 Colour = tuple[int, int, int]
+
+_TEXTS = ("name", "version", "title", "licence", "caution", "sha256")
+_LISTS = ("classes", "mean", "std", "training_data", "cite")
+_TABLES = ("colours", "network", "training", "metrics", "decode")
+_NUMBERS = ("mean", "std")
+
+
+def as_colours(given: Mapping[str, Any]) -> dict[str, Colour]:
+    """Return colours by name, each given as three whole numbers of 0..255 or as '#rrggbb'.
+
+    Raises
+    ------
+    NucSegError
+        One is neither.
+    """
+    out = {}
+    for name, value in given.items():
+        parts = value
+        if isinstance(value, str) and re.fullmatch(r"#[0-9a-fA-F]{6}", value):
+            parts = tuple(bytes.fromhex(value[1:]))
+        if not isinstance(parts, list | tuple) or len(parts) != 3:
+            parts = (None,) * 3
+        if not all(type(part) is int and 0 <= part <= 255 for part in parts):
+            shown = list(value) if isinstance(value, tuple) else value
+            raise NucSegError(
+                f"The colour {shown!r} of '{name}' is none; give three whole numbers of 0 to 255, or '#rrggbb'."
+            )
+        out[name] = (parts[0], parts[1], parts[2])
+    return out
 
 
 @dataclass(frozen=True)
@@ -68,7 +99,14 @@ class Card:
         return MapLayout(tuple(self.network["layout"]["angles"]), len(self.classes))
 
     def to_json(self) -> str:
-        """Return the card as JSON text."""
+        """Return the card as JSON text.
+
+        Raises
+        ------
+        NucSegError
+            A value makes no sense.
+        """
+        self._check()
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -100,13 +138,13 @@ class Card:
                 f"Model card '{path}' has format {version!r}, but this version reads {FORMAT}; update napari-nucseg."
             )
         try:
-            tuples = ("classes", "mean", "std", "training_data", "cite")
-            data |= {key: tuple(data[key]) for key in tuples if key in data}
-            data["colours"] = {name: tuple(rgb) for name, rgb in data["colours"].items()}
+            _check_kinds(data)
+            data |= {key: tuple(data[key]) for key in _LISTS if key in data}
+            data["colours"] = as_colours(data["colours"])
             data["decode"] = DecodeConfig(**data.get("decode", {}))
             card = cls(**data)
             card._check()
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise NucSegError(
                 f"Model card '{path}' is incomplete ({error!r}); get the model anew."
             ) from error
@@ -118,6 +156,7 @@ class Card:
         """Raise if a value makes no sense."""
         if missing := [c for c in self.classes if c not in self.colours]:
             raise NucSegError(f"It gives no colour for the class '{missing[0]}'; add one.")
+        as_colours(self.colours)
         if not isinstance(self.mpp, int | float) or not 0.05 <= self.mpp <= 5:
             raise NucSegError(f"Its mpp {self.mpp!r} is no resolution in micrometres per pixel; correct it.")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
@@ -125,3 +164,15 @@ class Card:
                 f"Its normalisation {self.mean}, {self.std} needs three means, and three deviations above 0."
             )
         _ = self.layout
+
+
+def _check_kinds(data: Mapping[str, Any]) -> None:
+    """Raise if a value of a card file is of another kind than its key wants."""
+    for keys, kind, words in ((_TEXTS, str, "a text"), (_LISTS, list, "a list"), (_TABLES, dict, "a table")):
+        for key in keys:
+            if not isinstance(data.get(key, kind()), kind):
+                raise NucSegError(f"Its {key} is {data[key]!r}, which is not {words}; get the model anew.")
+    for key in _LISTS:
+        item: Any = (int, float) if key in _NUMBERS else str
+        if bad := [value for value in data.get(key, ()) if not isinstance(value, item)]:
+            raise NucSegError(f"Its {key} hold {bad[0]!r}, which is of another kind; get the model anew.")
