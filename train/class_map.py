@@ -36,6 +36,10 @@ MOST_CLASSES = 254
 """Types are 8 bit, with 0 for the background and 255 for the unknown."""
 
 
+class ClassMapError(NucSegError):
+    """Classes that fit no map: none of the images can be relied on."""
+
+
 @dataclass(frozen=True)
 class ClassMap:
     """From names in the data to positions in `classes`.
@@ -116,8 +120,8 @@ class ClassMap:
 
         Raises
         ------
-        NucSegError
-            A name isn't in the map.
+        ClassMapError
+            Names aren't in the map; all of them are told.
         """
         names = tuple(names)
         lookup = np.full(256, IGNORE, np.uint8)
@@ -125,14 +129,36 @@ class ClassMap:
         if names == self.classes:  # or a prepared "epithelial" would be what its set meant by it before
             lookup[: len(names) + 1] = range(len(names) + 1)
             return lookup
+        self.check(dict.fromkeys(names), form)
         for number, name in enumerate(names, 1):
-            found = self.table.get(_key(f"{form}:{name}"), self.table.get(_key(name)))
-            if found is None:
-                near = difflib.get_close_matches(_key(name), self.table, 1)
-                hint = f"did you write it '{near[0]}'?" if near else "add it to a class or to 'ignore'."
-                raise NucSegError(f"Class '{name}' of the data is not in the class map; {hint}")
-            lookup[number] = found
+            if (found := self._find(name, form)) is not None:
+                lookup[number] = found
         return lookup
+
+    def check(self, names: Mapping[str, str | None], form: str = "") -> None:
+        """Raise `ClassMapError`, which tells all of a set's classes that aren't in the map.
+
+        Parameters
+        ----------
+        names
+            The classes, and for each a file that has it, if that is known.
+        form
+            See `numbers`.
+        """
+        missing = {name: file for name, file in names.items() if self._find(name, form) is None}
+        if not missing or tuple(names) == self.classes:
+            return
+        told = []
+        for name, file in missing.items():
+            near = difflib.get_close_matches(_key(name), self.table, 1)
+            facts = [f"in '{file}'"] * bool(file) + [f"did you write it '{near[0]}'?" for _ in near]
+            told.append(f"'{name}'" + (f" ({'; '.join(facts)})" if facts else ""))
+        raise ClassMapError(
+            f"The class map lacks {', '.join(told)}: add what the data have to a class or to 'ignore'."
+        )
+
+    def _find(self, name: str, form: str) -> int | None:
+        return self.table.get(_key(f"{form}:{name}"), self.table.get(_key(name)))
 
 
 class OpenClasses:
@@ -151,7 +177,7 @@ class OpenClasses:
 
         Raises
         ------
-        NucSegError
+        ClassMapError
             There are more than `MOST_CLASSES`.
         """
         del form
@@ -161,7 +187,7 @@ class OpenClasses:
             if name not in self._names:
                 self._names.append(name)
             if len(self._names) > MOST_CLASSES:
-                raise NucSegError(f"There are more than {MOST_CLASSES} classes; merge some by a class map.")
+                raise ClassMapError(f"There are more than {MOST_CLASSES} classes; merge some by a class map.")
             lookup[number] = self._names.index(name) + 1
         return lookup
 

@@ -166,7 +166,9 @@ def _lookup(
         return None
     if class_map is None or config.merge:
         return class_lookup(meta, config.merge, classes)
-    return class_map.numbers((meta.get("classes") or ["background"])[1:], folder.name)
+    names = (meta.get("classes") or ["background"])[1:]
+    class_map.check(dict.fromkeys(names, str(folder / "dataset.json")), folder.name)
+    return class_map.numbers(names, folder.name)
 
 
 def load_image(

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.mpp import Mpp
 from train.checks import check, duplicates
-from train.class_map import ClassMap, OpenClasses
+from train.class_map import ClassMap, ClassMapError, OpenClasses
 from train.config import describe, load_config, to_mapping
 from train.prepare_report import Report
 from train.prepared import SetWriter
@@ -93,10 +93,8 @@ def prepare(config: PrepareConfig) -> Report:
     mpp = None if config.mpp is None else Mpp.stated(config.mpp).value
     source = _limited(open_source(config.source, config.format, ReadOptions(config.nuclei)), config.limit)
     classes = ClassMap.load(config.classes) if config.classes else OpenClasses(source.classes or ())
-    if source.classes:
-        classes.numbers(
-            source.classes, source.format
-        )  # a class that the map lacks is told before hours of work
+    if isinstance(classes, ClassMap):
+        _check_classes(source, classes)
     places = plan(source.entries, config.split)
     writer = SetWriter(config.out)
     failures = [*source.problems, *_convert(source, classes, places, mpp, writer)]
@@ -117,6 +115,18 @@ def prepare(config: PrepareConfig) -> Report:
     return report
 
 
+def _check_classes(source: Source, classes: ClassMap) -> None:
+    """Raise `ClassMapError` for what the map lacks, before hours of work, even where only the images tell it."""
+    seen: dict[str, str | None] = dict.fromkeys(source.classes or ())
+    if source.classes is None:
+        for entry in tqdm(source.entries, "classes", unit="image", file=sys.stderr, disable=None):
+            try:
+                seen = dict.fromkeys(source.read(entry).classes, entry.where) | seen
+            except (NucSegError, OSError, MemoryError):
+                continue  # told when it is to be converted
+    classes.check(seen, source.format)
+
+
 def _convert(
     source: Source, classes: ClassMap | OpenClasses, places: Plan, mpp: float | None, writer: SetWriter
 ) -> list[str]:
@@ -125,6 +135,8 @@ def _convert(
     for entry in tqdm(source.entries, writer.folder.name, unit="image", file=sys.stderr, disable=None):
         try:
             item = check(source.read(entry), classes, mpp, entry.where, source.format)
+        except ClassMapError:
+            raise
         except NucSegError as error:
             failures.append(str(error))
         except (OSError, MemoryError) as error:
@@ -147,7 +159,7 @@ def _limited(source: Source, limit: int) -> Source:
 
 
 def _nothing(failures: Sequence[str]) -> str:
-    more = f" The same or like holds for {len(failures) - 1:,} more." if len(failures) > 1 else ""
+    more = f" {len(failures) - 1:,} more can't be taken either." if len(failures) > 1 else ""
     return f"No image could be taken. {failures[0]}{more}"
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from napari_nucseg.core.targets import IGNORE
 from napari_nucseg.errors import NucSegError
-from train.class_map import ClassMap, OpenClasses
+from train.class_map import ClassMap, ClassMapError, OpenClasses
 from train.readers import conic, mat, pannuke
 
 SHIPPED = Path(__file__).parents[2] / "train/configs/classes.toml"
@@ -29,12 +29,11 @@ def test_sets_with_different_classes_are_merged():
 
 def test_an_unknown_class_names_the_nearest(tmp_path):
     small = load(tmp_path, '[classes]\ntumour = ["neoplastic"]\nother = ["connective"]')
-    with pytest.raises(
-        NucSegError, match="'neoplastik' of the data is not in the class map; did you write it 'neopl"
-    ):
-        small.numbers(["neoplastik"])
-    with pytest.raises(NucSegError, match=r"'xyz'.*add it to a class or to 'ignore'"):
-        small.numbers(["xyz"])
+    told = r"lacks 'neoplastik' \(did you write it 'neoplastic'\?\), 'xyz': add .* to a class or to 'ignore'"
+    with pytest.raises(ClassMapError, match=told):
+        small.numbers(["neoplastik", "connective", "xyz"])
+    with pytest.raises(ClassMapError, match=r"'xyz' \(in 'a\.geojson'\), 'abc' \(in 'b\.geojson'\): add"):
+        small.check({"xyz": "a.geojson", "Tumour": "a.geojson", "abc": "b.geojson"})
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,8 @@ def test_a_class_map_merges_classes(toy, tmp_path, capsys):
     path.write_text('ignore = ["other"]\n[classes]\nround = ["inflammatory"]\nlong = ["connective"]\n')
     arguments = ["--in", str(toy), "--out", str(tmp_path / "out"), "--classes", str(path), "--sheet", "0"]
     assert main(arguments) == 2
-    assert "'neoplastic' of the data is not in the class map" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "The class map lacks 'neoplastic', 'epithelial': add" in said
     assert not (tmp_path / "out").exists()
     path.write_text(path.read_text() + 'rest = ["neoplastic", "epithelial"]\n')
     assert main(arguments) == 0
@@ -119,6 +120,28 @@ def test_a_class_map_merges_classes(toy, tmp_path, capsys):
         labels = np.asarray(Image.open(toy / "test/instances" / image.name))
         types = np.where(labels > 0, np.asarray(Image.open(toy / "test/types" / image.name)), 0)
         assert (np.asarray(Image.open(image)) == table[types]).all()
+
+
+def test_classes_that_only_the_images_tell_stop_all_before_anything_is_written(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for name, kind in (("a", "Tumor"), ("b", "Lymphocyte"), ("c", "Tumor"), ("d", None)):
+        Image.fromarray(rng.integers(0, 255, (80, 80, 3), np.uint8)).save(tmp_path / f"{name}.png")
+        ring = [[10, 10], [40, 10], [40, 40], [10, 40], [10, 10]]
+        feature = {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "properties": {"objectType": "detection", "classification": {"name": kind}},
+        }
+        text = json.dumps({"type": "FeatureCollection", "features": [feature]})
+        (tmp_path / f"{name}.geojson").write_text(text if kind else "{broken")
+    (tmp_path / "map.toml").write_text('[classes]\ntumour = ["Tumour"]\nstroma = []\n')
+    arguments = ["--in", str(tmp_path), "--out", str(tmp_path / "out"), "--mpp", "0.25"]
+    assert main([*arguments, "--classes", str(tmp_path / "map.toml")]) == 2
+    said = capsys.readouterr().err
+    assert f"'Lymphocyte' (in '{tmp_path}/b.geojson')" in said
+    assert f"'Tumor' (in '{tmp_path}/a.geojson'; did you write it 'tumour'?)" in said
+    assert said.count("Tumor'") == 1
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def open_source(path: Path, options: ReadOptions) -> Source:
     about = About(str(meta.get("title", path.name)), str(meta.get("licence", "")), str(meta.get("cite", "")))
     reader = _Reader(path, names, places, lambda image: _mpp(index, meta, image))
     merges = {k: v for k, v in meta.items() if k.startswith("merge_") and isinstance(v, Mapping)}
-    return Source("folder", entries, reader.read, about, names or None, merges=merges)
+    return Source("folder", entries, reader.read, about, names, merges=merges)
 
 
 @dataclass(frozen=True)
