@@ -84,9 +84,9 @@ class SetWriter:
         if item.types is not None:
             self._save(split, "types", entry.name, item.types)
         row = Row(
-            entry.name, split, group, entry.organ, entry.split, entry.where, item.labels.shape[:2], item.mpp,
-            item.mpp_source, item.nuclei, tuple(item.counts.tolist()), item.unknown, item.diameter_um,
-            item.digest, item.warnings, item.notes,
+            entry.name, split, group, entry.organ, entry.fold or entry.split, entry.where,
+            item.labels.shape[:2], item.mpp, item.mpp_source, item.nuclei, tuple(item.counts.tolist()),
+            item.unknown, item.diameter_um, item.digest, item.warnings, item.notes,
         )  # fmt: skip
         self.rows.append(row)
         return row

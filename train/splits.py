@@ -84,7 +84,10 @@ def plan(entries: Sequence[Entry], config: SplitConfig) -> Plan:
     _check(config)
     groups, unknown = _groups(entries, config)
     published = PUBLISHED | config.published
-    splits = {e.name: published.get(e.split or "", config.default) for e in entries}
+    splits = {
+        e.name: config.published.get(e.fold or "") or published.get(e.split or "", config.default)
+        for e in entries
+    }
     remarks = [
         f"The published split '{name}' is none of train, val, test; it goes to {config.default} (see 'published')."
         for name in sorted({e.split for e in entries if e.split and e.split not in published})

@@ -220,3 +220,16 @@ def test_folds_are_splits_and_stay_known(tmp_path):
     assert {(r["split"], r["published"]) for r in rows_of(tmp_path / "b")} == {
         ("train", "fold3"), ("val", "fold2"), ("test", "fold1"),
     }  # fmt: skip
+    again = [
+        "--in",
+        str(tmp_path / "b"),
+        "--sheet",
+        "0",
+    ]  # the folders tell the split, and the fold stays known
+    for name, options in (("c", []), ("d", ["split.published.fold1=train", "split.published.fold3=test"])):
+        assert main([*again, "--out", str(tmp_path / name), *options]) == 0
+    before, same, back = (
+        {(r["split"], r["name"], r["published"]) for r in rows_of(tmp_path / name)} for name in "bcd"
+    )
+    assert same == before
+    assert {(split, fold) for split, _, fold in back} == set(folds.items())

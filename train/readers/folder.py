@@ -42,7 +42,9 @@ def open_source(path: Path, options: ReadOptions) -> Source:
                 row = index.get((split.name, image.stem)) or index.get(("", image.stem)) or {}
                 group = row.get("group") or row.get("patient") or None
                 organ = row.get("organ") or row.get("tissue") or None
-                found.append((Entry(safe_name(image.stem), str(image), group, split.name, organ), image))
+                fold = row.get("published") or None
+                entry = Entry(safe_name(image.stem), str(image), group, split.name, organ, fold)
+                found.append((entry, image))
     entries = distinct(entry for entry, _ in found)
     places = {e.name: image for e, (_, image) in zip(entries, found, strict=True)}
     about = About(str(meta.get("title", path.name)), str(meta.get("licence", "")), str(meta.get("cite", "")))

@@ -28,6 +28,8 @@ class Entry:
     split : str or None
         The published split or fold ("train", "fold2"), None where there is none.
     organ : str or None
+    fold : str or None
+        The published fold of an image that already lies in a split.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Entry:
     group: str | None = None
     split: str | None = None
     organ: str | None = None
+    fold: str | None = None
 
 
 @dataclass(frozen=True)
