@@ -47,8 +47,8 @@ class Checked:
     Attributes
     ----------
     image : uint8 (H, W, 3)
-    labels : uint16 (H, W)
-        1..n in the order of the source's ids.
+    labels : uint16 (H, W) or None
+        1..n in the order of the source's ids; None where nobody annotated the image.
     types : uint8 (H, W) or None
         0 background, 1..C target class, 255 unknown.
     counts : (C,) int64
@@ -68,7 +68,7 @@ class Checked:
     """
 
     image: NDArray[np.uint8]
-    labels: NDArray[np.uint16]
+    labels: NDArray[np.uint16] | None
     types: NDArray[np.uint8] | None
     counts: NDArray[np.int64]
     unknown: int
@@ -82,7 +82,7 @@ class Checked:
     @property
     def nuclei(self) -> int:
         """How many there are."""
-        return int(self.labels.max(initial=0))
+        return 0 if self.labels is None else int(self.labels.max(initial=0))
 
 
 def check(
@@ -109,12 +109,19 @@ def check(
         Image and labels differ in size, the resolution isn't known, a class isn't in the map, or there are more
         nuclei than 16 bit can tell apart.
     """
+    value, source, warnings = _resolution(raw, mpp, where)
+    digest = hashlib.blake2b(raw.image.tobytes(), digest_size=16).hexdigest()
+    if raw.labels is None:
+        warnings += _about_image(raw.image)
+        return Checked(
+            raw.image, None, None, np.zeros(len(classes.classes), np.int64), 0, value, source, math.nan, digest,
+            tuple(warnings), raw.notes,
+        )  # fmt: skip
     if raw.image.shape[:2] != raw.labels.shape:
         raise NucSegError(
             f"'{where}' has labels of {raw.labels.shape} pixels but an image of {raw.image.shape[:2]}; "
             "pair files of one download."
         )
-    value, source, warnings = _resolution(raw, mpp, where)
     ids, position = np.unique(raw.labels, return_inverse=True)
     numbered = position.reshape(raw.labels.shape) + (0 if ids.size and ids[0] == 0 else 1)
     n = int(numbered.max(initial=0))
@@ -132,7 +139,6 @@ def check(
     warnings += _about_image(raw.image) + _about_nuclei(areas, value, diameter)
     notes = {**raw.notes, LOOSE: split_parts(labels)[1] - n, MIXED: mixed}
     notes[UNKNOWN] = 0 if targets is None else int((targets == IGNORE).sum())
-    digest = hashlib.blake2b(raw.image.tobytes(), digest_size=16).hexdigest()
     return Checked(
         raw.image, labels, types, counts, n - int(counts.sum()), value, source, diameter, digest,
         tuple(warnings), {text: count for text, count in notes.items() if count},

@@ -181,7 +181,7 @@ def load_image(
     NucSegError
         There is no such image, a file can't be read, or the resolution is not known.
     """
-    meta = read_meta(folder)
+    meta = read_meta(folder, config.labelled)
     plain = not config.labelled and not (folder / split / "images").is_dir()
     by_name = {f.name: f for f in list_files(folder if plain else folder / split, config.labelled)}
     if name not in by_name:
@@ -227,7 +227,10 @@ def load_data(config: DataConfig) -> tuple[list[AnnotatedImage], list[AnnotatedI
         raise NucSegError(
             f"No validation image in '{config.root}'; name some by held_out of a set, or a share by val_fraction."
         )
-    names = {key: read_meta(config.root / key).get("classes") or () for key in config.sets}
+    names = {
+        key: read_meta(config.root / key, settings.labelled).get("classes") or ()
+        for key, settings in config.sets.items()
+    }
     warn_of_unlearnt(sides[0], config.classes, names)
     # validation comes seldom, so that memory is better spent on training
     limit = config.cache_gb * 1e9
@@ -260,7 +263,7 @@ def _members(
         hint = f"did you mean '{near[0]}'?" if near else "see data.root and data.sets."
         raise NucSegError(f"Data set '{folder}' does not exist; {hint}")
     listed = list_set(folder, settings)
-    meta = read_meta(folder)
+    meta = read_meta(folder, settings.labelled)
     lookup = _lookup(folder, settings, meta, config.classes, class_map)
     splits = {item.split for items in listed for item in items}
     found = {split: _found(folder, split, settings.labelled) for split in splits}

@@ -38,7 +38,7 @@ class SetConfig:
         Name of a class merge in ``dataset.json`` (such as ``merge_pannuke``); comes before a class map.
     labelled : bool
         False for images without labels, in ``<set>/train/images`` or ``<set>/images``: only a teacher can teach
-        with them.
+        with them. Such a set needs no ``dataset.json`` if `mpp` is given.
     """
 
     weight: float = 1.0
@@ -90,8 +90,14 @@ class DataConfig:
         Raises
         ------
         NucSegError
-            The class map can't be read.
+            The class map can't be read, or `classes` are set to others.
         """
         if self.class_map is None:
             return self
-        return replace(self, classes=ClassMap.load(self.class_map).classes)
+        own = ClassMap.load(self.class_map).classes
+        if self.classes not in (own, DataConfig.classes):
+            raise NucSegError(
+                f"data.classes={list(self.classes)} are not those of data.class_map='{self.class_map}', which brings "
+                f"its own ({', '.join(own)}); leave data.classes out."
+            )
+        return replace(self, classes=own)

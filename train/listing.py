@@ -54,8 +54,8 @@ class Listed:
         return next((v or "" for k, v in self.row.items() if k and k.startswith("mpp")), "")
 
 
-def read_meta(folder: Path) -> dict[str, Any]:
-    """Return what ``dataset.json`` of a set says.
+def read_meta(folder: Path, labelled: bool = True) -> dict[str, Any]:
+    """Return what ``dataset.json`` of a set says; nothing if there is none and the set has no labels.
 
     Raises
     ------
@@ -63,6 +63,8 @@ def read_meta(folder: Path) -> dict[str, Any]:
         It's missing, or no table in JSON.
     """
     path = folder / "dataset.json"
+    if not labelled and not path.exists():
+        return {}
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

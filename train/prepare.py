@@ -7,6 +7,7 @@ can't be used is named and left out, and the rest goes on.
   python -m train.prepare --in "MoNuSeg 2018 Training Data" --out data/monuseg
   python -m train.prepare --in pannuke --out data/pannuke --classes train/configs/classes.toml
   python -m train.prepare --in my_reviews --out data/mine --nuclei reviewed --group "(case\d+)"
+  python -m train.prepare --in more_tiles --out data/unlabelled --unlabelled --mpp 0.25
 
 The exit code is 0 when all went well, 1 when some images or files were left out, 2 when nothing could be done.
 """
@@ -28,7 +29,7 @@ from train.class_map import ClassMap, ClassMapError, OpenClasses
 from train.config import describe, load_config, to_mapping
 from train.prepare_report import Report
 from train.prepared import SetWriter
-from train.readers import FORMATS, ReadOptions, Source, open_source
+from train.readers import FORMATS, UNLABELLED, ReadOptions, Source, open_source
 from train.sheet import draw_sheet
 from train.splits import Plan, SplitConfig, plan
 
@@ -44,7 +45,7 @@ class PrepareConfig:
     out : Path
         New folder for the result.
     format : str
-        Of the source; found out where it isn't given.
+        Of the source; found out where it isn't given, except for "unlabelled", images alone.
     classes : Path
         Class map (TOML); without one every class stays itself.
     mpp : float
@@ -56,7 +57,7 @@ class PrepareConfig:
     sheet : int
         Images on the contact sheet; 0 draws none.
     split : SplitConfig
-        How images are divided.
+        How images are divided. Of those without labels none is held out, since they can't validate.
     """
 
     source: Path | None = None
@@ -95,7 +96,8 @@ def prepare(config: PrepareConfig) -> Report:
     classes = ClassMap.load(config.classes) if config.classes else OpenClasses(source.classes or ())
     if isinstance(classes, ClassMap):
         _check_classes(source, classes)
-    places = plan(source.entries, config.split)
+    shares = config.split if source.labelled else replace(config.split, val_fraction=0.0, test_fraction=0.0)
+    places = plan(source.entries, shares)
     writer = SetWriter(config.out)
     failures = [*source.problems, *_convert(source, classes, places, mpp, writer)]
     if not writer.rows:
@@ -178,6 +180,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--in", dest="source", type=Path, metavar="PATH", help="the data set: folder or annotation file")
     add("--out", type=Path, metavar="DIR", help="new folder for the result")
     add("--format", metavar="NAME", help="of the source, where it can't be recognised (see below)")
+    add(
+        "--unlabelled", dest="format", action="store_const", const=UNLABELLED,
+        help="images that nobody annotated, for train.distill; same as --format unlabelled",
+    )  # fmt: skip
     add("--classes", type=Path, metavar="MAP.toml", help="class map: target classes and their source names")
     add("--mpp", type=float, help="micrometres per pixel of all images; overrides what the source says")
     add("--nuclei", choices=("all", "reviewed"), help="of review sessions (all)")

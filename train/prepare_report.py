@@ -46,7 +46,8 @@ class Report:
         """Tell in one line what was written and what failed."""
         nuclei = sum(row.nuclei for row in self.rows)
         doubtful = sum(bool(row.warnings) for row in self.rows)
-        text = f"{len(self.rows):,} images with {nuclei:,} nuclei"
+        text = f"{_number(len(self.rows), 'image')} "
+        text += f"with {_number(nuclei, 'nucleus', 'nuclei')}" if nuclei else "without nuclei"
         if doubtful:
             text += f", {doubtful:,} of them with warnings"
         return f"{text}; {len(self.failures):,} left out." if self.failures else f"{text}; none left out."
@@ -120,7 +121,7 @@ class Report:
         if self.remarks:
             parts.append("## Remarks\n\n" + _listed(self.remarks))
         if notes := self.notes():
-            lines = [f"{count:,} {text} (in {n:,} images)" for text, (count, n) in notes.items()]
+            lines = [f"{count:,} {text} (in {_number(n, 'image')})" for text, (count, n) in notes.items()]
             parts.append("## Decisions\n\nWhat the reader left out or settled.\n\n" + _listed(lines))
         warned = [f"`{row.split}/{row.name}`: {'; '.join(row.warnings)}" for row in self.rows if row.warnings]
         if warned:
@@ -153,6 +154,10 @@ class Report:
             for name, values in measures.items()
             if values
         ]
+
+
+def _number(count: int, one: str, several: str = "") -> str:
+    return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

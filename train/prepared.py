@@ -80,12 +80,13 @@ class SetWriter:
     def add(self, entry: Entry, split: str, group: str, item: Checked) -> Row:
         """Write an image with its labels and types, and return what is known of it."""
         self._save(split, "images", entry.name, item.image)
-        self._save(split, "instances", entry.name, item.labels)
+        if item.labels is not None:
+            self._save(split, "instances", entry.name, item.labels)
         if item.types is not None:
             self._save(split, "types", entry.name, item.types)
         row = Row(
             entry.name, split, group, entry.organ, entry.fold or entry.split, entry.where,
-            item.labels.shape[:2], item.mpp, item.mpp_source, item.nuclei, tuple(item.counts.tolist()),
+            item.image.shape[:2], item.mpp, item.mpp_source, item.nuclei, tuple(item.counts.tolist()),
             item.unknown, item.diameter_um, item.digest, item.warnings, item.notes,
         )  # fmt: skip
         self.rows.append(row)

@@ -103,9 +103,8 @@ def list_files(folder: Path, labelled: bool = True) -> list[ImageFiles]:
         The folder does not have the layout, an image has no labels, or two have one name.
     """
     if not (folder / "images").is_dir():
-        raise NucSegError(
-            f"'{folder / 'images'}' does not exist; a data set is <set>/<split>/images and instances."
-        )
+        layout = "<set>/<split>/images and instances" if labelled else "<set>/train/images, or <set>/images"
+        raise NucSegError(f"'{folder / 'images'}' does not exist; a data set is {layout}.")
     labels, types = (_labels_in(folder / kind) for kind in ("instances", "types"))
     out: dict[str, ImageFiles] = {}
     for path in _files_in(folder / "images"):
@@ -119,7 +118,8 @@ def list_files(folder: Path, labelled: bool = True) -> list[ImageFiles]:
             out[path.stem] = ImageFiles(path, labels[path.stem], types.get(path.stem))
         else:
             raise NucSegError(
-                f"'{path}' has no labels '{folder / 'instances' / path.stem}.png'; add them, or take it out."
+                f"'{path}' has no labels '{folder / 'instances' / path.stem}.png'; add them, take it out, or say "
+                "labelled=false of the set if nobody annotated it (for train.distill)."
             )
     return [out[name] for name in sorted(out)]
 

@@ -96,7 +96,7 @@ def _tile(folder: Path, row: Row) -> NDArray[np.uint8]:
     side = min(height, width, _MOST_CUT)
     top, left = (height - side) // 2, (width - side) // 2
     box = (left, top, left + side, top + side)
-    loaded = []
+    loaded = {}
     for kind, how in (("images", Image.Resampling.BICUBIC), ("instances", None), ("types", None)):
         path = folder / row.split / kind / f"{row.name}.png"
         if not path.exists():
@@ -105,8 +105,9 @@ def _tile(folder: Path, row: Row) -> NDArray[np.uint8]:
             part = picture.crop(box)
             if kind == "instances":
                 part = part.convert("I")  # 16-bit pictures can't be resized by all versions
-            loaded.append(np.asarray(part.resize((_TILE, _TILE), how or Image.Resampling.NEAREST)))
-    return overlay(loaded[0], loaded[1], loaded[2] if len(loaded) > 2 else None)
+            loaded[kind] = np.asarray(part.resize((_TILE, _TILE), how or Image.Resampling.NEAREST))
+    image, labels = loaded["images"], loaded.get("instances")
+    return image if labels is None else overlay(image, labels, loaded.get("types"))
 
 
 def _fitting(pen: ImageDraw.ImageDraw, text: str) -> str:

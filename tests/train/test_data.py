@@ -83,6 +83,15 @@ def test_unknown_resolution_is_refused_unless_given(dataset, tmp_path):
     assert 0.1 < sized.mpp < 0.6
 
 
+def test_a_set_without_labels_needs_no_description_if_its_resolution_is_stated(dataset, tmp_path):
+    shutil.copytree(dataset / "toy" / "train" / "images", tmp_path / "bare" / "images")
+    sets = {"bare": SetConfig(labelled=False, mpp=0.5)}
+    assert load_split(tmp_path, sets, CLASSES, held_out=False)[0].mpp == 0.5
+    assert load_image(tmp_path / "bare", "train", "im_0", sets["bare"], CLASSES).mpp == 0.5
+    with pytest.raises(NucSegError, match=r"set data\.sets\.bare\.mpp"):
+        load_split(tmp_path, {"bare": SetConfig(labelled=False)}, CLASSES, held_out=False)
+
+
 def test_nucleus_classes_takes_the_commonest_known_class():
     labels = np.zeros((8, 8), np.int32)
     labels[:2, :4], labels[5:7, 5:7] = 9, 4

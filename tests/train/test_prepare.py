@@ -144,6 +144,33 @@ def test_classes_that_only_the_images_tell_stop_all_before_anything_is_written(t
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("place", ["", "images", "train/images"])
+def test_images_that_nobody_annotated(toy, tmp_path, capsys, place):
+    plain = tmp_path / "plain"
+    shutil.copytree(toy / "train" / "images", plain / place)
+    out = tmp_path / "sets" / "bare"
+    arguments = ["--in", str(plain), "--out", str(out)]
+    assert main(arguments) == 2
+    assert "say --unlabelled" in capsys.readouterr().err
+    assert main([*arguments, "--unlabelled"]) == 2
+    assert "Resolution of" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([*arguments, "--unlabelled", "--mpp", "0.25"]) == 0
+    said = capsys.readouterr()
+    assert (said.err, said.out.splitlines()[0]) == ("", "4 images without nuclei; none left out.")
+    assert sorted(p.name for p in (out / "train").iterdir()) == ["images"]
+    assert (out / "sheet.png").exists()
+    sets = {"bare": SetConfig(labelled=False)}
+    images = load_split(out.parent, sets, ("a",), held_out=False)
+    assert [(im.name, im.mpp, im.labelled) for im in images] == [(f"im_{k}", 0.25, False) for k in range(4)]
+
+
+def test_labels_that_are_not_to_be_used_and_splits_of_unlabelled_images(toy, tmp_path):
+    out = tmp_path / "out"
+    assert main(["--in", str(toy), "--out", str(out), "--unlabelled"]) == 0
+    assert sorted(p.relative_to(out).as_posix() for p in out.glob("*/*")) == ["test/images", "train/images"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -23,6 +23,7 @@ class Format:
     open: Callable[[Path, ReadOptions], Source]
 
 
+UNLABELLED = "unlabelled"
 FORMATS: dict[str, Format] = {
     "folder": Format("<split>/{images,instances,types}/NAME.*", folder.matches, folder.open_source),
     "sessions": Format("reviews, <image>.nucseg beside images", sessions.matches, sessions.open_source),
@@ -31,8 +32,11 @@ FORMATS: dict[str, Format] = {
     "aperio": Format("MoNuSeg, Kumar: NAME.tif + NAME.xml", aperio.matches, aperio.open_source),
     "consep": Format("CoNSeP, Lizard: NAME.png + NAME.mat", mat.matches, mat.open_source),
     "qupath": Format("NAME.tif (.png, .svs ...) + NAME.geojson", qupath.matches, qupath.open_source),
+    UNLABELLED: Format(
+        "images alone, NAME.png or images/NAME.png", folder.holds_images, folder.open_unlabelled
+    ),
 }
-"""Name -> format, in the order in which they are tried."""
+"""Name -> format, in the order in which they are tried; images alone are never guessed."""
 
 
 def detect(path: Path) -> str:
@@ -45,10 +49,16 @@ def detect(path: Path) -> str:
     """
     if not path.exists():
         raise NucSegError(f"'{path}' does not exist; name the folder of a data set.")
-    found = [name for name, form in FORMATS.items() if form.matches(path)]
+    formats = {name: form for name, form in FORMATS.items() if name != UNLABELLED}
+    found = [name for name, form in formats.items() if form.matches(path)]
     if len(found) == 1:
         return found[0]
-    known = "; ".join(f"{name} ({form.what})" for name, form in FORMATS.items())
+    known = "; ".join(f"{name} ({form.what})" for name, form in formats.items())
+    if not found and folder.holds_images(path):
+        raise NucSegError(
+            f"'{path}' holds images, but no annotation of a known format ({', '.join(formats)}); say --unlabelled if "
+            "nobody annotated them."
+        )
     if not found:
         raise NucSegError(f"'{path}' holds no data set of a known format: {known}.")
     raise NucSegError(f"'{path}' may be {' or '.join(found)}; say which with --format.")

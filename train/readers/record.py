@@ -48,8 +48,8 @@ class Raw:
     ----------
     image : uint8 (H, W, 3)
         RGB.
-    labels : int32 (H, W)
-        0 = background, any ids.
+    labels : int32 (H, W) or None
+        0 = background, any ids; None where nobody annotated the image.
     types : uint8 (H, W) or None
         0 background, 1..C position in `classes` plus 1, `napari_nucseg.core.targets.IGNORE` unknown; None where
         the image has no classes.
@@ -63,7 +63,7 @@ class Raw:
     """
 
     image: NDArray[np.uint8]
-    labels: NDArray[np.int32]
+    labels: NDArray[np.int32] | None
     types: NDArray[np.uint8] | None = None
     classes: tuple[str, ...] = ()
     mpp: float | None = None
@@ -99,6 +99,8 @@ class Source:
         What else was noticed while listing.
     merges : mapping
         ``merge_*`` tables that the set brings along.
+    labelled : bool
+        Whether anybody annotated the images.
     """
 
     format: str
@@ -109,6 +111,7 @@ class Source:
     problems: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     merges: Mapping[str, Mapping[str, list[str]]] = field(default_factory=dict)
+    labelled: bool = True
 
     @property
     def names(self) -> list[str]:
