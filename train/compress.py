@@ -49,7 +49,7 @@ def accuracy(config: CompressConfig, before: Loaded, after: Loaded) -> dict[str,
             continue  # this set holds nothing out
         chosen = select(Wanted(folder, held_out=config.training, limit=config.limit))
         schemes = schemes_for(chosen, before.card.classes)
-        one, two = (Tally(_scores(m, chosen, schemes), schemes) for m in (before, after))
+        one, two = (Tally(_scores(m, chosen, schemes), schemes, paired=True) for m in (before, after))
         found[chosen.what] = paired_bootstrap(len(one), one.figures, two.figures, config.draws, config.seed)
     if not found:
         raise NucSegError(
@@ -102,7 +102,7 @@ def run(config: CompressConfig) -> dict[str, Any]:
     paces = speed(config, model, after)
     print(f"\n{model} compressed by {config.method}: {', '.join(f'{k} {v}' for k, v in note.items())}\n")
     for what, differences in lost.items():
-        print(f"{what}, after minus before; * = the interval leaves out 0\n")
+        print(f"{what}; more is better, and clear where the interval leaves out 0\n")
         print(report.difference_table(differences, "before", "after") + "\n")
     print(f"{machine()}\n\n{speed_table(paces, config.size)}\n")
     result = {

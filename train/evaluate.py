@@ -162,8 +162,8 @@ def describe_result(config: EvaluateConfig, chosen: Selection, scored: Scored) -
     found = summarise(config, scored)
     nuclei = sum(s.true_nuclei for s in scored.scores)
     print(
-        f"{scored.model} on {scored.model.runtime.name}, {chosen.what}: {len(scored.scores)} images, "
-        f"{nuclei:,} nuclei, {scored.seconds:.0f} s"
+        f"{scored.model} on {chosen.what}: {report.counted(len(scored.scores), 'image')}, "
+        f"{report.counted(nuclei, 'nucleus')}, {scored.seconds:.0f} s by {scored.model.runtime.name}"
     )
     if len(scored.scores) < FEW and config.draws:
         print(f"Intervals from fewer than {FEW} images are rough, and mostly too narrow.")
@@ -190,13 +190,18 @@ def tell_seen(config: EvaluateConfig, chosen: Selection, model: loaded.Loaded) -
     seen = trained_on(model.card.training.get("config") or {}, chosen.folder)
     count = None if seen is None else len(seen & places(chosen.items))
     if count:
+        were = "was" if count == 1 else "were"
         print(
-            f"{count} of these {len(chosen.items)} images were in the training of {model.name}, or of what it learnt "
-            "from: its figures on them tell little of new images.\n"
+            f"{count} of {_these(chosen)} {were} in the training of {model.name}, or of what "
+            "it learnt from: its figures on them tell little of new images.\n"
         )
     elif count is None and config.split == "train" and config.held_out is None:
         print(f"These may be training images of {model.name}, learnt by heart (see --held-out).\n")
     return count
+
+
+def _these(chosen: Selection) -> str:
+    return f"these {report.counted(len(chosen.items), 'image')}"
 
 
 def compare(config: EvaluateConfig, one: Scored, two: Scored) -> dict[str, Any]:
@@ -205,16 +210,24 @@ def compare(config: EvaluateConfig, one: Scored, two: Scored) -> dict[str, Any]:
     if len(shared) < max(len(one.schemes), len(two.schemes)):
         print("The models have different classes; only figures in the same classes are compared.")
 
-    a, b = Tally(one.scores, shared), Tally(two.scores, shared)
+    a, b = (Tally(scored.scores, shared, paired=True) for scored in (one, two))
     draw = config.draws, config.seed
     found = paired_bootstrap(len(a), a.figures, b.figures, *draw)
     if one.strata is not None:
         found += paired_bootstrap(len(a), a.organ_means, b.organ_means, *draw, one.strata)
-    names = f"1: {one.model}", f"2: {two.model}"
-    print(f"{names[1]} minus {names[0]}, the same {len(one.scores)} images; * = the interval leaves out 0\n")
-    print(f"{report.difference_table(found, *names)}\n")
+    first, second = str(one.model), str(two.model)
+    if first == second:
+        first, second = f"1: {first}", f"2: {second}"
+    images = report.counted(len(one.scores), "image")
+    print(
+        f"{second} minus {first}, the same {images}: above 0, {second} is better; clear where the interval leaves "
+        "out 0\n"
+    )
+    print(f"{report.difference_table(found, first, second)}\n")
+    if a.absent:
+        print(f"These images hold no {', '.join(a.absent)}; mPQ+ is compared over the other classes.\n")
     better = sum(b.binary.bpq > a.binary.bpq for a, b in zip(one.scores, two.scores, strict=True))
-    print(f"bPQ of 2 is higher on {better} of {len(one.scores)} images.\n")
+    print(f"bPQ of {second} is higher on {better} of {images}.\n")
     return {
         "compared_with": two.model.about,
         "differences": [asdict(f) for f in found],

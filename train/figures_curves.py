@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from napari_nucseg.errors import NucSegError
 from train.figures_config import FiguresConfig
 from train.figures_style import FONT, PALETTE, new_figure
+from train.scores import OWN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +21,8 @@ Points = list[tuple[float, float]]
 Metrics = dict[str, dict[str, Points]]
 """Steps and values by name, and by where they were measured: "train", "val" or "speed"."""
 
+_FORMERLY_OWN = "(shipped)"
+"""What earlier versions wrote behind the figures in a model's own classes."""
 _LINES = {"train": "-", "val": "--"}
 _WORDS = {"train": "training", "val": "validation"}
 
@@ -58,7 +61,8 @@ def read_metrics(path: Path) -> Metrics:
         with path.open(newline="", encoding="utf-8") as handle:
             for row in csv.DictReader(handle):
                 where, _, what = row["name"].partition("/")
-                lines = out.setdefault(what.removeprefix("loss_"), {})
+                what = what.removeprefix("loss_").replace(_FORMERLY_OWN, f"({OWN})")
+                lines = out.setdefault(what, {})
                 lines.setdefault(where, []).append((float(row["step"]), float(row["value"])))
     except OSError as error:
         raise NucSegError(

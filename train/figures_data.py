@@ -16,8 +16,8 @@ from napari_nucseg.models.card import Card
 from train.data import nucleus_classes
 from train.figures_config import FiguresConfig
 from train.listing import Listed
-from train.scores import Scheme
-from train.selection import OWN, Wanted, schemes_for, select
+from train.scores import OWN, Scheme
+from train.selection import Wanted, schemes_for, select
 from train.truth import Selection, Truth
 
 

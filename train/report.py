@@ -13,6 +13,9 @@ from napari_nucseg.errors import NucSegError
 from train.intervals import Difference
 from train.scores import PER_ORGAN, Figure, ImageScore
 
+UNDEFINED = "-"
+"""Stands for a figure that is not defined."""
+
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     """Return rows of cells, the first of them the head, as a markdown table."""
@@ -20,30 +23,55 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
+def counted(number: int, what: str) -> str:
+    """Return a number of things in words, such as "1 image" and "2,000 images"; "nucleus" has its own plural."""
+    several = what.removesuffix("us") + "i" if what.endswith("us") else f"{what}s"
+    return f"{number:,} {what if number == 1 else several}"
+
+
+def _value(value: float, sign: str = "") -> str:
+    return UNDEFINED if math.isnan(value) else f"{value:{sign}.3f}"
+
+
 def _span(low: float, high: float, sign: str = "") -> str:
-    return "-" if math.isnan(low) else f"{low:{sign}.3f} to {high:{sign}.3f}"
+    return UNDEFINED if math.isnan(low) else f"{low:{sign}.3f} to {high:{sign}.3f}"
+
+
+def _noted(text: str, values: Sequence[float]) -> str:
+    """Return a table with what its dashes mean below it, where it has any in place of figures."""
+    unknown = any(map(math.isnan, values))
+    return (
+        f"{text}\n\n{UNDEFINED} in place of a figure: these images hold no such nuclei." if unknown else text
+    )
 
 
 def table(found: Sequence[Figure]) -> str:
     """Return all figures as a markdown table that says how each is averaged."""
-    rows = [(f.name, f"{f.value:.3f}", _span(f.low, f.high), f.averaging) for f in found]
-    return markdown([("figure", "value", "95 % interval", "averaging"), *rows])
+    rows = [(f.name, _value(f.value), _span(f.low, f.high), f.averaging) for f in found]
+    text = markdown([("figure", "value", "95 % interval", "averaging"), *rows])
+    return _noted(text, [f.value for f in found])
 
 
 def difference_table(found: Sequence[Difference], first: str, second: str) -> str:
-    """Return a comparison as a markdown table; a difference whose interval leaves out 0 is marked with a star."""
+    """Return a comparison as a markdown table, second minus first, with the better one where the interval leaves out 0.
+
+    Of all figures, more is better.
+    """
     rows = [
         (
             f.name,
-            f"{f.first:.3f}",
-            f"{f.second:.3f}",
-            f"{f.difference:+.3f}{' *' if f.clear else ''}",
+            _value(f.first),
+            _value(f.second),
+            _value(f.difference, "+"),
             _span(f.low, f.high, "+"),
+            (second if f.difference > 0 else first) if f.clear else "not clear",
             f.averaging,
         )
         for f in found
     ]
-    return markdown([("figure", first, second, "difference", "95 % interval", "averaging"), *rows])
+    minus = f"{second} minus {first}"
+    text = markdown([("figure", first, second, minus, "95 % interval", "better", "averaging"), *rows])
+    return _noted(text, [f.difference for f in found])
 
 
 def organ_table(organs: Mapping[str, Sequence[Figure]], counts: Mapping[str, int]) -> str:
@@ -51,10 +79,10 @@ def organ_table(organs: Mapping[str, Sequence[Figure]], counts: Mapping[str, int
     some = next(iter(organs.values()))
     chosen = [k for k, f in enumerate(some) if "(" not in f.name or f.name.startswith("mPQ (")]
     rows = [
-        (name, str(counts[name]), *(f"{found[k].value:.3f}" for k in chosen))
-        for name, found in organs.items()
+        (name, str(counts[name]), *(_value(found[k].value) for k in chosen)) for name, found in organs.items()
     ]
-    return markdown([("organ", "images", *(some[k].name for k in chosen)), *rows])
+    text = markdown([("organ", "images", *(some[k].name for k in chosen)), *rows])
+    return _noted(text, [found[k].value for found in organs.values() for k in chosen])
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -77,7 +105,7 @@ def readme_rows(found: Sequence[Figure], what: str, images: int) -> str:
     for key, members in groups.items():
         head = ["set", "images", *(f.name for f in members)]
         what_of = f"{what}{f', classes {key}' if key else ''}"
-        blocks.append(markdown([head, [what_of, str(images), *(f"{f.value:.3f}" for f in members)]]))
+        blocks.append(markdown([head, [what_of, str(images), *(_value(f.value) for f in members)]]))
     return "\n\n".join(blocks)
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "OWN",
     "PAIRING_UM",
     "PER_IMAGE",
     "PER_ORGAN",
@@ -37,6 +38,9 @@ __all__ = [
     "figures",
     "score_image",
 ]
+
+OWN = "own"
+"""Key of the scheme of the model's own classes; "shipped" in the reports and runs of earlier versions."""
 
 PAIRING_UM = 3.0
 """Centroids are paired within this distance: 12 px at 0.25 um, 6 px at 0.5 um."""
@@ -73,7 +77,7 @@ class Scheme:
     Parameters
     ----------
     key
-        Short name, such as "shipped".
+        Short name, such as "own".
     classes
         Its classes.
     predicted

@@ -15,7 +15,7 @@ from train.config import TRAINING, from_mapping, of_command
 from train.data import DataConfig, SetConfig
 from train.listing import Listed, list_set, read_table
 from train.scan import list_files
-from train.scores import Scheme
+from train.scores import OWN, Scheme
 from train.truth import Selection
 
 TO_CONSEP4 = {
@@ -25,10 +25,7 @@ TO_CONSEP4 = {
     "connective": "spindle",
     "other": "miscellaneous",
 }
-"""From the shipped classes (PanNuke's) to the four in which results on CoNSeP are published."""
-
-OWN = "shipped"
-"""Key of the scheme of the model's own classes."""
+"""From the classes of PanNuke, which the shipped model has, to the four in which results on CoNSeP are published."""
 
 
 @dataclass(frozen=True)

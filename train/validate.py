@@ -25,7 +25,7 @@ from train.augment import AugmentConfig
 from train.crops import CropConfig, Crops
 from train.data import AnnotatedImage, SetConfig
 from train.optim import native_precision
-from train.scores import ImageScore, Scheme, figures, score_image
+from train.scores import OWN, ImageScore, Scheme, figures, score_image
 
 
 class Predictor(Protocol):
@@ -42,10 +42,9 @@ class Predictor(Protocol):
 class TaskRuntime:
     """A `napari_nucseg.models.runtime.Runtime` around a task, on whatever device it lies, see `native_precision`."""
 
-    name = "task"
-
     def __init__(self, task: Predictor) -> None:
         self._task = task
+        self.name = f"torch {torch.__version__} ({task.mean.device.type.upper()})"
 
     def __call__(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Runtime.__call__`."""
@@ -98,7 +97,7 @@ class Predicted:
 def schemes_of(items: list[AnnotatedImage], classes: tuple[str, ...]) -> list[Scheme]:
     """Return the model's own classes as the scheme to score in, if the images have classes."""
     typed = any(item.types is not None for item in items)
-    return [Scheme("shipped", classes, {name: name for name in classes})] if typed else []
+    return [Scheme(OWN, classes, {name: name for name in classes})] if typed else []
 
 
 class Validator:

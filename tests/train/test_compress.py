@@ -45,7 +45,7 @@ def test_a_pruned_student_is_trained_on_scored_and_raced(command, toy_model, cap
     report = json.loads((out / "compress.json").read_text())
     assert report["compressed"]["parameters"] < report["compressed"]["parameters_before"]
     (found,) = report["accuracy"].values()
-    assert {"bPQ", "AJI", "F1_d", "mPQ (shipped)"} <= {d["name"] for d in found}
+    assert {"bPQ", "AJI", "F1_d", "mPQ (own)"} <= {d["name"] for d in found}
     assert [p["name"] for p in report["speed"]][-1] == "after"
     assert report["machine"] in text
     assert loaded.load(str(out / "finetune")).card.mpp == toy_model.card.mpp  # a run like any other

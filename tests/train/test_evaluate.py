@@ -16,6 +16,7 @@ from tests.fakes import CLASSES, fake_card
 from train import evaluate as ev
 from train import loaded, report
 from train.data import SetConfig, load_image
+from train.intervals import Difference
 from train.loaded import Loaded
 from train.scores import PER_IMAGE, PER_ORGAN, POOLED, Figure, figures, score_image
 from train.selection import training_data
@@ -76,7 +77,7 @@ def test_a_perfect_prediction_scores_one_everywhere(consep):
     seen = [f for f in found.values() if not np.isnan(f.value)]
     assert len(seen) > 12
     assert all(f.value == pytest.approx(1) for f in seen)
-    assert {"F1_c spindle (consep4)", "mPQ (shipped)", "mPQ+ (shipped)", "AJI+"} <= set(found)
+    assert {"F1_c spindle (consep4)", "mPQ (own)", "mPQ+ (own)", "AJI+"} <= set(found)
 
 
 def test_half_of_the_nuclei_give_the_f1_of_half_recall(consep):
@@ -99,11 +100,11 @@ def test_classes_confused_within_a_merge_cost_only_the_finer_scheme(consep):
         return labels, ids, ["neoplastic" if n == "epithelial" else n for n in names]
 
     _, _, found = score(consep, predictor(consep, mistake))
-    assert found["F1_c epithelial (shipped)"].value == 0
-    assert found["F1_c neoplastic (shipped)"].value < 1
+    assert found["F1_c epithelial (own)"].value == 0
+    assert found["F1_c neoplastic (own)"].value < 1
     assert found["F1_c epithelial (consep4)"].value == pytest.approx(1)
     assert found["mPQ (consep4)"].value == pytest.approx(1)
-    assert found["mPQ+ (shipped)"].value < 1
+    assert found["mPQ+ (own)"].value < 1
     assert found["F1_d"].value == pytest.approx(1)
 
 
@@ -116,8 +117,8 @@ def test_ids_of_a_prediction_may_be_any_and_in_any_order(consep):
         return out, np.array([new[i] for i in ids.tolist()])[::-1], names[::-1]
 
     _, _, found = score(consep, predictor(consep, renumber))
-    assert found["F1_c inflammatory (shipped)"].value == pytest.approx(1)
-    assert found["mPQ (shipped)"].value == pytest.approx(1)
+    assert found["F1_c inflammatory (own)"].value == pytest.approx(1)
+    assert found["mPQ (own)"].value == pytest.approx(1)
 
 
 def test_an_empty_prediction_is_zero_and_no_error(consep):
@@ -125,7 +126,7 @@ def test_an_empty_prediction_is_zero_and_no_error(consep):
         return np.zeros_like(labels), ids[:0], []
 
     _, _, found = score(consep, predictor(consep, nothing))
-    assert [found[n].value for n in ("Dice", "AJI", "bPQ", "F1_d", "mPQ (shipped)")] == [0] * 5
+    assert [found[n].value for n in ("Dice", "AJI", "bPQ", "F1_d", "mPQ (own)")] == [0] * 5
 
 
 @pytest.mark.parametrize(("mpp", "paired"), [(0.25, True), (0.5, False)])
@@ -159,7 +160,7 @@ def test_nuclei_without_a_class_are_neither_right_nor_wrong(consep):
     segment = predictor(consep, all_other)
     _, _, found = score(consep, segment)
     for name in ("F1_c inflammatory", "PQ inflammatory", "mPQ", "mPQ+"):
-        assert found[f"{name} (shipped)"].value == pytest.approx(1), name
+        assert found[f"{name} (own)"].value == pytest.approx(1), name
 
     def invent(labels, ids, names):
         labels, ids, names = all_other(labels, ids, names)
@@ -169,7 +170,7 @@ def test_nuclei_without_a_class_are_neither_right_nor_wrong(consep):
         return labels, np.append(ids, labels.max()), [*names, "inflammatory"]
 
     _, _, found = score(consep, predictor(consep, invent))
-    assert found["mPQ+ (shipped)"].value < 1  # what lies on no nucleus is invented whatever its class
+    assert found["mPQ+ (own)"].value < 1  # what lies on no nucleus is invented whatever its class
 
 
 # selection
@@ -270,7 +271,7 @@ def test_a_plain_folder_is_scored_with_stated_resolution_and_classes(plain, cons
     schemes = ev.schemes_for(chosen, CLASSES)
     scores = list(ev.evaluate(chosen, schemes, predictor(consep)))
     found = {f.name: f.value for f in figures(scores, schemes)}
-    assert found["mPQ (shipped)"] == pytest.approx(1)
+    assert found["mPQ (own)"] == pytest.approx(1)
     assert found["bPQ"] == 1
 
 
@@ -334,9 +335,9 @@ def test_means_over_organs_weigh_each_organ_the_same(consep):
     assert means["AJI"].value == pytest.approx(np.mean(both))
     assert means["AJI"].value != pytest.approx(found["AJI"].value)
     assert {f.averaging for f in means.values()} == {PER_ORGAN}
-    published = average_pq([s.typed["shipped"].pq for s in scores], list("AAAB"))
+    published = average_pq([s.typed["own"].pq for s in scores], list("AAAB"))
     assert means["bPQ"].value == pytest.approx(published.bpq_tissues)
-    assert means["mPQ (shipped)"].value == pytest.approx(published.mpq_tissues)
+    assert means["mPQ (own)"].value == pytest.approx(published.mpq_tissues)
 
 
 def test_the_organ_of_a_whole_set_is_known_from_its_description(consep):
@@ -394,7 +395,7 @@ def test_the_command_prints_a_row_for_the_readme_and_writes_both_files(command, 
         rows = list(csv.DictReader(file))
     assert [r["name"] for r in rows] == list(NAMES)
     assert float(rows[0]["AJI"]) == 1
-    assert {"PQ inflammatory (shipped)", "mPQ (consep4)"} <= set(rows[0])
+    assert {"PQ inflammatory (own)", "mPQ (consep4)"} <= set(rows[0])
 
 
 def test_two_models_are_compared_on_the_same_images(command, consep, capsys):
@@ -404,7 +405,7 @@ def test_two_models_are_compared_on_the_same_images(command, consep, capsys):
     code, out = command("--split", "test", "--model", "fake", "--compare", "worse")
     assert code == 0
     text = capsys.readouterr().out
-    assert "bPQ of 2 is higher on 0 of 4 images" in text
+    assert "bPQ of worse 1 is higher on 0 of 4 images" in text
     assert "| A | 2 |" in text
     report = json.loads((out / "fake_vs_worse_consep_test.json").read_text())
     found = {(d["name"], d["averaging"]): d for d in report["comparison"]["differences"]}
@@ -490,3 +491,24 @@ def test_tables_know_a_class_with_brackets_from_the_scheme_behind_it():
     assert "| x/val | 3 | 0.500 |" in first
     assert "| set | images | PQ T (CD8) |" in second
     assert "| x/val, classes own | 3 | 0.250 |" in second
+
+
+def test_tables_say_which_model_is_better_and_what_is_not_there():
+    nan = float("nan")
+    rows = report.difference_table(
+        [
+            Difference("a", PER_IMAGE, 0.5, 0.4, -0.1, -0.2, -0.05),
+            Difference("b", PER_IMAGE, 0.5, 0.6, 0.1, -0.1, 0.3),
+            Difference("c", PER_IMAGE, 0.0, nan, nan),
+        ],
+        "mine 1", "other",
+    ).splitlines()  # fmt: skip
+    assert rows[0] == "| figure | mine 1 | other | other minus mine 1 | 95 % interval | better | averaging |"
+    assert rows[2] == f"| a | 0.500 | 0.400 | -0.100 | -0.200 to -0.050 | mine 1 | {PER_IMAGE} |"
+    assert "| not clear |" in rows[3]
+    assert rows[4] == f"| c | 0.000 | - | - | - | not clear | {PER_IMAGE} |"
+    assert rows[-1].startswith("- in place of a figure: these images hold no such nuclei")
+    assert "nan" not in report.table([Figure("a", PER_IMAGE, nan)])
+    assert "no such nuclei" not in report.table([Figure("a", PER_IMAGE, 0.5)])
+    words = [report.counted(n, what) for n in (1, 2000) for what in ("image", "nucleus")]
+    assert words == ["1 image", "1 nucleus", "2,000 images", "2,000 nuclei"]

@@ -217,3 +217,11 @@ def test_what_cannot_be_drawn_is_one_sentence(arguments, said, dataset, toy_run,
     assert figures.main(arguments) == 2
     (error,) = capsys.readouterr().err.splitlines()
     assert said in error
+
+
+def test_curves_of_runs_of_earlier_versions_have_todays_names(tmp_path):
+    (tmp_path / "metrics.csv").write_text(
+        "time,step,name,value\n0,1,val/x/mPQ (shipped),0.5\n0,2,val/x/mPQ (own),0.6\n"
+    )
+    found = figures_curves.read_metrics(tmp_path / "metrics.csv")
+    assert found == {"x/mPQ (own)": {"val": [(1.0, 0.5), (2.0, 0.6)]}}

@@ -69,7 +69,7 @@ def test_a_teacher_and_its_student_are_compared_by_one_config(folder, capsys):
     report = json.loads((folder / "results" / name).read_text())
     assert report["images"] == 2
     assert report["model"]["run"] == str(folder / "teacher")
-    assert {d["name"] for d in report["comparison"]["differences"]} >= {"bPQ", "mPQ (shipped)"}
+    assert {d["name"] for d in report["comparison"]["differences"]} >= {"bPQ", "mPQ (own)"}
     assert "Intervals from fewer" not in capsys.readouterr().out  # none were asked for
 
 

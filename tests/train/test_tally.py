@@ -86,3 +86,20 @@ def test_nothing_known_is_nan_and_no_organ_is_no_mean():
     tally = Tally([one, one], [SCHEME])
     assert all(np.isnan(f.value) for f in tally.figures())
     assert tally.organ_means() == []
+
+
+def test_models_are_compared_over_the_same_classes_whatever_each_made_up():
+    right, wrong = PanopticQuality(4, 0, 0, 4.0), PanopticQuality(2, 2, 2, 2.0)
+
+    def scored(found, made_up):
+        pq = MulticlassPQ(found, {1: found, 2: PanopticQuality(fp=made_up), 3: PanopticQuality()})
+        typed = {"s": TypedScore(pq, DetectionCounts(), CLASSES)}
+        return [ImageScore("x", 0.25, 4, 4, 0.0, 1.0, 1.0, 1.0, pq, DetectionCounts(), typed)]
+
+    def mpq(scores, **how):
+        return {f.name: f.value for f in Tally(scores, [SCHEME], **how).figures()}["mPQ+ (s)"]
+
+    assert mpq(scored(right, 1)) == 0.5  # by itself: what was made up counts, as published
+    assert mpq(scored(right, 1), paired=True) == mpq(scored(right, 0), paired=True) == 1
+    assert mpq(scored(wrong, 0), paired=True) == 0.5
+    assert Tally(scored(right, 1), [SCHEME]).absent == ["b", "c"]
