@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from train.class_map import ClassMap, OpenClasses
     from train.readers import Raw
 
-DIAMETERS_UM = (3.5, 14.0)
-"""Median diameters of nuclei outside this range, in micrometres, mean that the mpp is likely wrong: lymphocytes have
-about 6, and the largest tumours about 12."""
+USUAL_UM = (3.5, 8.0)
+"""Median diameters of the nuclei of a whole set, in micrometres. Published sets have 4 (CoNSeP, with many cut nuclei)
+to 6.5, so that half or double the true mpp lies outside."""
+POSSIBLE_UM = (2.0, 12.0)
+"""That of a single image varies: lymphocytes cut at their rim have 2.5, large tumours 10."""
 LEAST_UM2 = 4.0
 """Smaller nuclei are specks or slivers, in square micrometres; a lymphocyte has about 30."""
-SPECKS = 0.05
-"""A larger share of such nuclei is worth a warning."""
+SPECKS = 0.25
+"""A larger share of such nuclei is worth a warning; CoNSeP's images have some 4 %, and some of them 20 %."""
 LEAST_SIDE = 64
 MOST_NUCLEI = 65535
 """Labels are stored with 16 bit."""
@@ -34,6 +36,7 @@ MOST_NUCLEI = 65535
 LOOSE = "loose parts of nuclei, each learnt as a nucleus"
 MIXED = "nuclei of several classes, given to the commonest"
 UNKNOWN = "nuclei without a class"
+SMALL = f"nuclei smaller than {LEAST_UM2:g} um2, taken as they are"
 
 _ENOUGH = 5  # nuclei, for a median to mean something
 _FLAT = 3.0  # standard deviation of the grey values of an image that shows nothing
@@ -138,6 +141,7 @@ def check(
     diameter = 2 * float(np.sqrt(np.median(areas) / np.pi)) * value if n else math.nan
     warnings += _about_image(raw.image) + _about_nuclei(areas, value, diameter)
     notes = {**raw.notes, LOOSE: split_parts(labels)[1] - n, MIXED: mixed}
+    notes[SMALL] = int((areas * value**2 < LEAST_UM2).sum())
     notes[UNKNOWN] = 0 if targets is None else int((targets == IGNORE).sum())
     return Checked(
         raw.image, labels, types, counts, n - int(counts.sum()), value, source, diameter, digest,
@@ -200,12 +204,35 @@ def _about_nuclei(areas: NDArray[np.int64], mpp: float, diameter: float) -> list
     if not areas.size:
         return ["no nuclei"]
     out = []
-    if areas.size >= _ENOUGH and not DIAMETERS_UM[0] <= diameter <= DIAMETERS_UM[1]:
+    if areas.size >= _ENOUGH and not POSSIBLE_UM[0] <= diameter <= POSSIBLE_UM[1]:
         out.append(f"nuclei of {diameter:.1f} um in the median: is mpp {mpp:g} right?")
     specks = int((areas * mpp**2 < LEAST_UM2).sum())
-    if specks > SPECKS * areas.size:
-        out.append(f"{specks:,} nuclei smaller than {LEAST_UM2:g} um2")
+    if areas.size >= _ENOUGH and specks > SPECKS * areas.size:
+        out.append(f"{specks:,} of {areas.size:,} nuclei smaller than {LEAST_UM2:g} um2")
     return out
+
+
+def doubtful_size(images: Sequence[tuple[int, float, float]]) -> list[str]:
+    """Tell where the nuclei of a set are so large or small that its mpp is likely wrong.
+
+    Parameters
+    ----------
+    images
+        Of every image the number of nuclei, their median diameter in micrometres, and the mpp.
+    """
+    images = sorted((i for i in images if i[0]), key=lambda image: image[1])
+    nuclei = np.cumsum([count for count, _, _ in images])
+    if not images or nuclei[-1] < _ENOUGH:
+        return []
+    typical = images[int(np.searchsorted(nuclei, nuclei[-1] / 2))][1]
+    if USUAL_UM[0] <= typical <= USUAL_UM[1]:
+        return []
+    way = "double" if typical < USUAL_UM[0] else "half"
+    mpp = float(np.median([image[2] for image in images]))
+    return [
+        f"The nuclei measure {typical:.1f} um in the median, where sets have {USUAL_UM[0]:g} to {USUAL_UM[1]:g}: see "
+        f"whether mpp {mpp:g} is right, or it should be {way} of that (--mpp)."
+    ]
 
 
 def duplicates(digests: Sequence[tuple[str, str, str]]) -> list[str]:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.mpp import Mpp
-from train.checks import check, duplicates
+from train.checks import check, doubtful_size, duplicates
 from train.class_map import ClassMap, ClassMapError, OpenClasses
 from train.config import describe, load_config, to_mapping
 from train.prepare_report import Report
@@ -106,7 +106,8 @@ def prepare(config: PrepareConfig) -> Report:
     merges = {} if config.classes else dict(source.merges)
     writer.finish(source, classes.classes, merges)
     twins = duplicates([(row.name, row.split, row.digest) for row in writer.rows])
-    remarks = (*source.remarks, *places.remarks, *twins)
+    sizes = doubtful_size([(row.nuclei, row.diameter_um, row.mpp) for row in writer.rows])
+    remarks = (*source.remarks, *places.remarks, *twins, *sizes)
     report = Report(
         str(config.source), source.format, to_mapping(config), tuple(writer.rows), classes.classes,
         tuple(failures), remarks,

@@ -5,7 +5,7 @@ import pytest
 
 from napari_nucseg.core.targets import IGNORE
 from napari_nucseg.errors import NucSegError
-from train.checks import LOOSE, MIXED, UNKNOWN, check, duplicates
+from train.checks import LOOSE, MIXED, UNKNOWN, check, doubtful_size, duplicates
 from train.class_map import OpenClasses
 from train.readers import Raw
 
@@ -60,12 +60,31 @@ def test_loose_parts_and_mixed_classes_are_counted(raw):
     [
         ({"labels": np.zeros((100, 120), np.int32)}, "no nuclei"),
         ({"image": np.full((100, 120, 3), 240, np.uint8)}, "image of nearly one colour"),
-        ({"labels": np.arange(12000, dtype=np.int32).reshape(100, 120) // 2}, "nuclei smaller than 4 um2"),
+        (
+            {"labels": np.arange(12000, dtype=np.int32).reshape(100, 120) // 2},
+            "5,999 of 5,999 nuclei smaller than 4 um2",
+        ),
         ({"labels": np.arange(12000, dtype=np.int32).reshape(100, 120) // 2}, "is mpp 0.3 right"),
     ],
 )
 def test_what_looks_wrong_is_warned_of(raw, change, said):
     assert any(said in w for w in checked(replace(raw, types=None, **change)).warnings)
+
+
+@pytest.mark.parametrize("true", [4.15, 5.7, 6.4])  # CoNSeP, MoNuSeg, gliomas
+def test_half_and_double_the_true_resolution_are_told_once_of_a_set(true):
+    rng = np.random.default_rng(0)
+    images = [(int(rng.integers(80, 300)), rng.uniform(0.8, 1.2) * true, 0.25) for _ in range(20)]
+    images += [(6, 0.6 * true, 0.25), (5, 1.7 * true, 0.25), (0, float("nan"), 0.25)]  # no say in it
+
+    def said(factor):
+        return doubtful_size([(n, size * factor, mpp * factor) for n, size, mpp in images])
+
+    assert said(1) == []
+    assert "mpp 0.5 is right, or it should be half of that" in said(2)[0]
+    assert "mpp 0.125 is right, or it should be double of that" in said(0.5)[0]
+    assert len(said(2)) == len(said(0.5)) == 1
+    assert doubtful_size([(0, float("nan"), 0.25)]) == doubtful_size([]) == []
 
 
 def test_the_users_resolution_wins_and_a_difference_is_told(raw):
