@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import tomllib
 from collections.abc import Mapping
@@ -68,7 +69,7 @@ def select(wanted: Wanted) -> Selection:
     """
     folder, split = wanted.folder.resolve(), wanted.split
     if not folder.is_dir():
-        raise NucSegError(f"'{folder}' is not a folder; name a data set such as monuseg.")
+        raise NucSegError(f"'{folder}' is not a folder; {_near(folder)}")
     config, class_map = SetConfig(), wanted.class_map
     if wanted.held_out is not None:
         training = training_data(wanted.held_out)
@@ -91,6 +92,13 @@ def select(wanted: Wanted) -> Selection:
     return Selection(folder, tuple(items), config, what, wanted.classes, loaded, mpp)
 
 
+def _near(folder: Path) -> str:
+    """Return which data set beside a folder that is not there may be meant."""
+    beside = [path.parent.name for path in folder.parent.glob("*/dataset.json")]
+    near = difflib.get_close_matches(folder.name, beside, 1)
+    return f"did you mean '{near[0]}'?" if near else "name that of a data set, see train.prepare."
+
+
 def _of_split(folder: Path, split: str) -> list[Listed]:
     """List the images of a split, or of a plain folder, with their rows of ``index.csv``."""
     _check_layout(folder, split)
@@ -106,7 +114,7 @@ def _check_layout(folder: Path, split: str) -> None:
     if not plain and not splits:
         raise NucSegError(
             f"'{folder}' is not a data set: it holds neither images and instances nor splits that do; "
-            "name a folder such as monuseg."
+            "see train.prepare."
         )
     if not plain and not split:
         raise NucSegError(f"'{folder}' has splits; choose one with --split: {', '.join(splits)}.")

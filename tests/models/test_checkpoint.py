@@ -162,6 +162,12 @@ def test_models_are_found_by_name_and_path(folder, monkeypatch, tmp_path):
     assert find_model(str(folder)).name == "tiny"
     with pytest.raises(NucSegError, match=r"not known; there are:.*tiny"):
         find_model("teeny")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text("{}")
+    for what in (run, str(run), run / "last.pt"):
+        with pytest.raises(NucSegError, match=rf"run of a training, not yet a model.*--run {run} "):
+            find_model(what)
     (folder / "card.json").write_text("{")
     assert "tiny" not in registry.available()  # a broken one does not hide the others
 

@@ -298,6 +298,35 @@ def test_a_model_is_added_from_a_folder(panel, world, tmp_path, notes):
     panel.widget.model._add.click()
     assert panel.widget.model.model.name == "mine"
     assert "one, two" in panel.widget.model._facts.text()
+    assert panel.status == ""
+
+
+def test_a_model_that_is_in_the_list_is_chosen_and_another_of_its_name_is_told_apart(panel, world, tmp_path):
+    field, box = panel.widget.model, panel.widget.model._box
+    before = items(box)
+    for name, text in (("a", "one"), ("copy of a", "one"), ("b", "two")):
+        card = dataclasses.replace(world.model.card, caution=text, sha256="1" * 64)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights.safetensors").write_bytes(b"")
+        (tmp_path / name / "card.json").write_text(card.to_json(), encoding="utf-8")
+        field.add(tmp_path / name)
+    added = items(box)[len(before) :]
+    assert added == [f"fake 1 ({tmp_path / name})" for name in ("a", "b")]
+    field.add(tmp_path / "copy of a")
+    assert (len(items(box)), field._caution.text()) == (len(before) + 2, "one")
+
+
+def test_a_run_or_a_damaged_card_is_refused_in_a_sentence(panel, world, tmp_path):
+    world.folder, before = tmp_path, items(panel.widget.model._box)
+    (tmp_path / "config.json").write_text("{}")
+    panel.widget.model._add.click()
+    assert "is the run of a training, not yet a model" in panel.status
+    (tmp_path / "weights.safetensors").write_bytes(b"")
+    bad = world.model.card.to_json().replace('"colours": {', '"colours": {"x": ["#", "f", "f"], ')
+    (tmp_path / "card.json").write_text(bad, encoding="utf-8")
+    panel.widget.model._add.click()
+    assert "of 'x' is none" in panel.status
+    assert items(panel.widget.model._box) == before
 
 
 def test_devices_that_are_not_there_say_why(panel):

@@ -228,6 +228,8 @@ def test_bad_selections_are_one_sentence(consep, tmp_path):
         select(tmp_path / "consep" / "test" / "types", "test")
     with pytest.raises(NucSegError, match="is not a folder"):
         select(tmp_path / "none")
+    with pytest.raises(NucSegError, match=r"not a folder; did you mean 'consep'\?"):
+        select(tmp_path / "consap")
     with pytest.raises(NucSegError, match="No image"):
         select(consep, "test", limit=0)
     with pytest.raises(NucSegError, match="choose one with --split: test, train"):

@@ -34,7 +34,7 @@ class ModelField(QWidget):
 
     changed = Signal()
 
-    def __init__(self, services: Services, report: Callable[[Exception], None]) -> None:
+    def __init__(self, services: Services, report: Callable[[Exception | None], None]) -> None:
         super().__init__()
         self._services, self._report = services, report
         self._models: list[Model] = list(services.models().values())
@@ -64,15 +64,21 @@ class ModelField(QWidget):
         return self._models[index] if 0 <= index < len(self._models) else None
 
     def add(self, path: Path) -> None:
-        """Add the model at a path and choose it; report the error where there is none."""
+        """Choose the model at a path, added to the list unless it is there; report the error where there is none."""
         try:
             model = self._services.open_model(path)
         except NucSegError as error:
             self._report(error)
             return
-        self._models.append(model)
-        self._box.addItem(str(model))
-        self._box.setCurrentIndex(len(self._models) - 1)
+        self._report(None)
+        same = model.card.sha256 and model.card
+        known = [k for k, other in enumerate(self._models) if other == model or other.card == same]
+        if not known:
+            names = [str(other) for other in self._models]
+            shown = str(model) if str(model) not in names else f"{model} ({path})"
+            self._models.append(model)
+            self._box.addItem(shown)
+        self._box.setCurrentIndex(known[0] if known else len(self._models) - 1)
 
     def _on_add(self) -> None:
         folder = self._services.ask_folder(self, "Folder of a model")

@@ -49,6 +49,7 @@ class NucSegWidget(QWidget):
         super().__init__()
         self._viewer, self._services = napari_viewer, services or Services()
         self._closed = False
+        self._not_added = ""
         self._make_fields()
         self.flow = SegmentFlow(napari_viewer, self._services, self)
         self._saver = Saver(self._services, self.set_status, self.refresh)
@@ -67,7 +68,7 @@ class NucSegWidget(QWidget):
     def _make_fields(self) -> None:
         self.image, self.mpp = ImageField(self._viewer), MppField()
         self.region = RegionField(self._viewer)
-        self.model = ModelField(self._services, lambda error: self.set_status(report_error(error), True))
+        self.model = ModelField(self._services, self._on_added)
         self.device, self.advanced = DeviceField(), AdvancedField()
         self.run_bar, self.legend = RunBar(), Legend()
         self.save_button = QPushButton("Save results…")
@@ -263,6 +264,14 @@ class NucSegWidget(QWidget):
         self.advanced.set_card(None if self.model.model is None else self.model.model.card)
         self.files.set_model(self.model.model, self.device.device)
         self.refresh()
+
+    def _on_added(self, error: Exception | None) -> None:
+        """Say why a model could not be added, until one was."""
+        if error is not None:
+            self._not_added = report_error(error)
+            self.set_status(self._not_added, True)
+        elif self.run_bar.status == self._not_added:
+            self.set_status("")
 
     def _on_active(self, event: Any) -> None:
         self._follow(event.value)

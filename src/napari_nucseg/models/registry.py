@@ -49,10 +49,16 @@ def open_model(path: str | Path) -> Model:
     Raises
     ------
     NucSegError
-        There is no model at the path, or its card cannot be read.
+        There is no model at the path, such as a training run that was not exported yet, or its card cannot be read.
     """
     path = Path(path)
     weights = path / "weights.safetensors" if path.is_dir() else path
+    run = path.parent if path.suffix == ".pt" else path
+    if not weights.is_file() and (run / "config.json").is_file():
+        raise NucSegError(
+            f"'{path}' is the run of a training, not yet a model; make one of it by `python -m train.export --run "
+            f"{run} --card CARD.toml --out my-model`."
+        )
     if weights.suffix != ".safetensors" or not weights.is_file():
         raise NucSegError(
             f"'{path}' is not a model; give a folder with weights.safetensors and card.json, or a name from "
