@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_nucseg.core.targets import IGNORE
 from napari_nucseg.errors import NucSegError
@@ -30,34 +32,71 @@ def check_numbers(found: Found, types: Path, names: Sequence[str]) -> None:
         )
 
 
-def warn_of_unlearnt(
-    train: Sequence[Known], classes: Sequence[str], names: Mapping[str, Sequence[str]]
+def check_classes(
+    sides: tuple[Sequence[Known], Sequence[Known]],
+    classes: Sequence[str],
+    names: Mapping[str, Sequence[str]],
+    mapped: Set[str],
 ) -> None:
-    """Log which sets with classes have none of those to learn, and which classes no set has.
+    """Log which sets have none of the classes to learn, which classes nobody has, and which validation lacks.
 
     Parameters
     ----------
-    train
-        Images to train on.
+    sides
+        Images to train on and to validate with.
     classes
         To learn.
     names
         Classes of every set by its key, the background first.
+    mapped
+        Keys of the sets whose classes are renamed, by a merge or a class map.
+
+    Raises
+    ------
+    NucSegError
+        A class that nobody has is spelt nearly like one of the data, or no class to learn is among the data's.
     """
-    counts = dict.fromkeys((k.key for k in train if k.lookup is not None), 0)
-    totals = np.zeros(len(classes) + 1, np.int64)
-    for known in train:
-        found = known.found.nuclei(known.lookup)[:, 2]
-        totals += np.bincount(found, minlength=len(classes) + 1)
-        if known.lookup is not None:
-            counts[known.key] += int((found > 0).sum())
-    for key in (key for key, count in counts.items() if not count):
-        log.warning(
-            "%s: no nucleus is of a class to learn (%s; the set has %s); name them alike, or see data.class_map.",
-            key,
-            ", ".join(classes),
-            ", ".join(names[key][1:]) or "no names for its classes",
+    found, validated = (_count(side, classes) for side in sides)
+    typed = list(dict.fromkeys(k.key for k in sides[0] if k.lookup is not None))
+    missing = [name for name, count in zip(classes, found.sum(0), strict=True) if not count]
+    own = {
+        key: [name for name in names[key][1:] if name not in classes] for key in typed if key not in mapped
+    }
+    _check_spelling(missing, own)
+    nothing = [key for key in typed if not found[[k.key == key for k in sides[0]]].any()]
+    for key in nothing:
+        text = (
+            f"{key}: no nucleus is of a class to learn ({', '.join(classes)}; the set has "
+            f"{', '.join(names[key][1:]) or 'no names for its classes'}); name them alike, or see data.class_map."
         )
-    missing = [name for name, count in zip(classes, totals[1:], strict=True) if not count]
-    if missing and counts:
+        if nothing == typed and key not in mapped:
+            raise NucSegError(text)
+        log.warning(text)
+    if missing and typed:
         log.warning("No training nucleus is of the class %s: it can't be learnt.", " or ".join(missing))
+    learnt = [name for name, count in zip(classes, found.sum(0), strict=True) if count]
+    lacking = [name for name in learnt if not validated.sum(0)[classes.index(name)]]
+    if lacking:
+        log.warning(
+            "No validation nucleus is of the class %s: its figures, and means over classes, say little; see held_out.",
+            " or ".join(lacking),
+        )
+
+
+def _count(side: Sequence[Known], classes: Sequence[str]) -> NDArray[np.int64]:
+    """Return the nuclei of every class to learn in every image: (images, classes)."""
+    counts = [np.bincount(k.found.nuclei(k.lookup)[:, 2], minlength=len(classes) + 1)[1:] for k in side]
+    return np.array(counts, np.int64).reshape(len(side), len(classes))
+
+
+def _check_spelling(missing: Sequence[str], names: Mapping[str, Sequence[str]]) -> None:
+    """Raise `NucSegError` for a class to learn that is spelt nearly like one of a set that is not learnt."""
+    there = {name.casefold(): (name, key) for key, others in names.items() for name in others}
+    for name in missing:
+        near = difflib.get_close_matches(name.casefold(), there, 1, 0.8)
+        if near:
+            said, key = there[near[0]]
+            raise NucSegError(
+                f"No training nucleus is of the class '{name}' of data.classes; did you mean '{said}', as in the set "
+                f"'{key}'?"
+            )

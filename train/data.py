@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from napari_nucseg.core.targets import IGNORE
 from napari_nucseg.errors import NucSegError
 from train.annotated import AnnotatedImage, Known, LazyImage
-from train.class_checks import check_numbers, warn_of_unlearnt
+from train.class_checks import check_classes, check_numbers
 from train.class_map import ClassMap
 from train.data_config import DataConfig, SetConfig
 from train.listing import Listed, list_set, read_meta, read_table
@@ -231,7 +231,8 @@ def load_data(config: DataConfig) -> tuple[list[AnnotatedImage], list[AnnotatedI
         key: read_meta(config.root / key, settings.labelled).get("classes") or ()
         for key, settings in config.sets.items()
     }
-    warn_of_unlearnt(sides[0], config.classes, names)
+    mapped = {key for key, settings in config.sets.items() if class_map is not None or settings.merge}
+    check_classes(sides, config.classes, names, mapped)
     # validation comes seldom, so that memory is better spent on training
     limit = config.cache_gb * 1e9
     return _lazy(sides[0], int(0.9 * limit)), _lazy(sides[1], int(0.1 * limit))

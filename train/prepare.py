@@ -27,7 +27,7 @@ from napari_nucseg.io.mpp import Mpp
 from train.checks import check, doubtful_size, duplicates
 from train.class_map import ClassMap, ClassMapError, OpenClasses
 from train.config import describe, load_config, to_mapping
-from train.prepare_report import Report
+from train.prepare_report import Report, lacking
 from train.prepared import SetWriter
 from train.readers import FORMATS, UNLABELLED, ReadOptions, Source, open_source
 from train.sheet import draw_sheet
@@ -107,7 +107,8 @@ def prepare(config: PrepareConfig) -> Report:
     writer.finish(source, classes.classes, merges)
     twins = duplicates([(row.name, row.split, row.digest) for row in writer.rows])
     sizes = doubtful_size([(row.nuclei, row.diameter_um, row.mpp) for row in writer.rows])
-    remarks = (*source.remarks, *places.remarks, *twins, *sizes)
+    gaps = lacking(writer.rows, classes.classes)
+    remarks = (*source.remarks, *places.remarks, *twins, *sizes, *gaps)
     report = Report(
         str(config.source), source.format, to_mapping(config), tuple(writer.rows), classes.classes,
         tuple(failures), remarks,

@@ -54,12 +54,7 @@ class Report:
 
     def counts(self, split: str | None = None) -> dict[str, int]:
         """Return nuclei per class, of a split or of all; ``(no class)`` last."""
-        totals = np.zeros(len(self.classes) + 1, np.int64)
-        for row in self.rows:
-            if split in (None, row.split):
-                totals[: len(row.counts)] += np.array(row.counts, np.int64)
-                totals[-1] += row.unknown
-        return dict(zip((*self.classes, "(no class)"), totals.tolist(), strict=True))
+        return _counts(self.rows, self.classes, split)
 
     def notes(self) -> dict[str, tuple[int, int]]:
         """Return what was decided or left out -> (how often, in how many images)."""
@@ -154,6 +149,29 @@ class Report:
             for name, values in measures.items()
             if values
         ]
+
+
+def lacking(rows: Sequence[Row], classes: Sequence[str]) -> list[str]:
+    """Tell which classes of the training images no validation image has."""
+    if not any(row.split == "val" for row in rows):
+        return []
+    train, val = (_counts(rows, classes, split) for split in ("train", "val"))
+    missing = [f"'{name}'" for name in classes if train[name] and not val[name]]
+    return [
+        f"No validation image has a nucleus of the class {name}, so that nothing tells how well it is learnt; try "
+        "another --seed, or hold images with it out."
+        for name in [" or ".join(missing)]
+        if missing
+    ]
+
+
+def _counts(rows: Sequence[Row], classes: Sequence[str], split: str | None) -> dict[str, int]:
+    totals = np.zeros(len(classes) + 1, np.int64)
+    for row in rows:
+        if split in (None, row.split):
+            totals[: len(row.counts)] += np.array(row.counts, np.int64)
+            totals[-1] += row.unknown
+    return dict(zip((*classes, "(no class)"), totals.tolist(), strict=True))
 
 
 def _number(count: int, one: str, several: str = "") -> str:

@@ -291,16 +291,39 @@ def test_a_class_number_without_a_name_is_told(folds):
 
 
 def test_classes_that_nothing_teaches_are_told(folds, caplog):
-    load_data(DataConfig(folds.parent, ("Tumour", "Stroma"), sets={"toy": SetConfig()}))
-    assert "toy: no nucleus is of a class to learn (Tumour, Stroma; the set has neoplastic, " in caplog.text
-    assert "No training nucleus is of the class Tumour or Stroma" in caplog.text
+    nothing = r"toy: no nucleus is of a class to learn \(Tumour, Stroma; the set has neoplastic, "
+    with pytest.raises(NucSegError, match=nothing):
+        load_data(DataConfig(folds.parent, ("Tumour", "Stroma"), sets={"toy": SetConfig()}))
+    shutil.copytree(folds, folds.parent / "more")
+    sets = {"toy": SetConfig(merge="merge_none"), "more": SetConfig()}
+    meta = json.loads((folds / "dataset.json").read_text())
+    (folds / "dataset.json").write_text(json.dumps({**meta, "merge_none": {"mass": ["other"]}}))
+    load_data(DataConfig(folds.parent, ("neoplastic", "connective"), sets=sets))
+    assert "toy: no nucleus is of a class to learn (neoplastic, connective; the set" in caplog.text
     caplog.clear()
     load_data(DataConfig(folds.parent, ("neoplastic", "Stroma"), sets={"toy": SetConfig()}))
     assert "to learn" not in caplog.text
-    assert "of the class Stroma:" in caplog.text
+    assert "No training nucleus is of the class Stroma:" in caplog.text
     caplog.clear()
     load_data(DataConfig(folds.parent, ("neoplastic", "inflammatory"), sets={"toy": SetConfig()}))
     assert not caplog.text
+
+
+@pytest.mark.parametrize("name", ["Neoplastic", "neoplastik"])
+def test_a_class_that_is_spelt_otherwise_is_told(folds, name):
+    with pytest.raises(
+        NucSegError, match=f"class '{name}' of.*did you mean 'neoplastic', as in the set 'toy'"
+    ):
+        load_data(DataConfig(folds.parent, (name, "inflammatory"), sets={"toy": SetConfig()}))
+
+
+def test_classes_that_validation_lacks_are_told(folds, caplog):
+    path = folds / "val" / "types" / "im_3.png"
+    types = np.asarray(Image.open(path)).copy()
+    types[types == 2] = IGNORE
+    Image.fromarray(types).save(path)
+    load_data(DataConfig(folds.parent, ("neoplastic", "inflammatory"), sets={"toy": SetConfig()}))
+    assert "No validation nucleus is of the class inflammatory: its figures" in caplog.text
 
 
 def test_a_resolution_that_is_not_heeded_is_told(folds, caplog):

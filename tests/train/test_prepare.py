@@ -102,6 +102,20 @@ def test_the_report_counts_what_is_there(toy, tmp_path):
         assert min(sheet.size) > 600
 
 
+def test_classes_that_validation_lacks_are_told(toy, tmp_path, capsys):
+    for k in (1, 2, 3):
+        path = toy / "train" / "types" / f"im_{k}.png"
+        types = np.asarray(Image.open(path))
+        Image.fromarray(np.where(types == 1, 255, types).astype(np.uint8)).save(path)
+    for seed in range(8):
+        out = tmp_path / f"out{seed}"
+        arguments = ["--in", str(toy), "--out", str(out), "--sheet", "0", "--val-fraction", "0.25"]
+        assert main([*arguments, "--seed", str(seed)]) == 0
+        told = "No validation image has a nucleus of the class 'neoplastic'" in capsys.readouterr().err
+        assert told == any(r["split"] == "train" and r["name"] == "im_0" for r in rows_of(out))
+        assert told == ("class 'neoplastic'" in (out / "report.md").read_text())
+
+
 def test_a_class_map_merges_classes(toy, tmp_path, capsys):
     path = tmp_path / "map.toml"
     path.write_text('ignore = ["other"]\n[classes]\nround = ["inflammatory"]\nlong = ["connective"]\n')
