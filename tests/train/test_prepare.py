@@ -112,7 +112,7 @@ def test_classes_that_validation_lacks_are_told(toy, tmp_path, capsys):
         arguments = ["--in", str(toy), "--out", str(out), "--sheet", "0", "--val-fraction", "0.25"]
         assert main([*arguments, "--seed", str(seed)]) == 0
         told = "No validation image has a nucleus of the class 'neoplastic'" in capsys.readouterr().err
-        assert told == any(r["split"] == "train" and r["name"] == "im_0" for r in rows_of(out))
+        assert told == any(r["split"] == "train" and r["name"] == "im_0-2" for r in rows_of(out))
         assert told == ("class 'neoplastic'" in (out / "report.md").read_text())
 
 
