@@ -261,6 +261,12 @@ def _held_out(key: str, train: Sequence[Listed], config: SetConfig) -> set[tuple
         # numbers for names: the patients are known here and need not be found in them
         entries = [Entry(str(n), str(i.files.image), i.patient) for n, i in enumerate(rest)]
         sides = plan(entries, SplitConfig(val_fraction=config.val_fraction)).splits
+        if "val" not in sides.values():
+            raise NucSegError(
+                f"data.sets.{key}.val_fraction={config.val_fraction:g} can hold nothing out, since patients stay whole "
+                f"and all training images are of '{rest[0].patient}'; name images by held_out, or tell patients apart "
+                f"by a regular expression, data.sets.{key}.patient."
+            )
         held |= {(i.split, i.name) for n, i in enumerate(rest) if sides[str(n)] == "val"}
     return held
 

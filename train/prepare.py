@@ -15,6 +15,8 @@ The exit code is 0 when all went well, 1 when some images or files were left out
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -202,7 +204,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def configure(arguments: Sequence[str]) -> PrepareConfig:
     """Return the configuration that a command line asks for."""
-    given = vars(_parser().parse_intermixed_args(arguments))
+    parser = _parser()
+    known, unknown = parser.parse_known_intermixed_args(arguments)
+    given = vars(known)
+    if unknown:
+        option = unknown[0].partition("=")[0]
+        options = re.findall(r"--[\w-]+", parser.format_usage())
+        near = difflib.get_close_matches(option.replace("_", "-"), options, 1)
+        raise NucSegError(f"'{option}' is no option; {f'did you mean {near[0]}?' if near else 'see --help.'}")
     config = load_config(PrepareConfig, given.pop("config", None), given.pop("overrides", []), "prepare")
     inner = {k: given.pop(k) for k in tuple(given) if k in SplitConfig.__dataclass_fields__}
     return replace(config, **given, split=replace(config.split, **inner))

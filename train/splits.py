@@ -98,7 +98,10 @@ def plan(entries: Sequence[Entry], config: SplitConfig) -> Plan:
             chosen = _choose(splits, groups, fraction, config.seed)
             splits |= {name: side for name in splits if groups[name] in chosen}
             if not chosen and "train" in given:
-                remarks.append(f"No {side} image could be held out: all training images are of one patient.")
+                remarks.append(
+                    f"No {side} image could be held out: all training images are of one patient; see --group, or name "
+                    "some by held_out in the training."
+                )
     if unknown and (config.val_fraction or config.test_fraction):
         remarks.append(f"No patient is known for {unknown:,} images; each counts as its own.")
     return Plan(splits, groups, (*remarks, *_leaks(splits, groups)))

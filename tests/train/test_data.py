@@ -195,6 +195,10 @@ def test_a_share_is_held_out_by_whole_patients(folds):
         ({"held_out": ("im",)}, "No training image"),
         ({"held_out": ("im_1", "mi_2")}, "held_out names 'mi_2'.*did you mean 'im_2'"),
         ({"validation": ()}, "No validation image"),
+        (
+            {"val_fraction": 0.2, "patient": "im"},
+            r"val_fraction=0\.2 can hold nothing out.* are of 'im'; name",
+        ),
     ],
 )
 def test_impossible_divisions_are_told(folds, settings, said):

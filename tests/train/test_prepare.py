@@ -195,6 +195,9 @@ def test_labels_that_are_not_to_be_used_and_splits_of_unlabelled_images(toy, tmp
         (["--in", "TOY", "--out", "OUT", "splt.seed=1"], "did you mean 'split'"),
         (["--in", "TOY", "--out", "OUT", "--limit", "-1"], "limit=-1"),
         (["--in", "TOY/nowhere", "--out", "OUT"], "does not exist"),
+        (["--in", "TOY", "--outt", "OUT"], "'--outt' is no option; did you mean --out?"),
+        (["--in", "TOY", "--out", "OUT", "--class_map", "a.toml"], "did you mean --classes?"),
+        (["--in", "TOY", "--out", "OUT", "--val_fraction=0.2"], "did you mean --val-fraction?"),
         (["--in", "TOY", "--out", "OUT", "--format", "conic"], "no data set of the format conic"),
     ],
 )
