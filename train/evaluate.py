@@ -27,7 +27,7 @@ from train import loaded, report
 from train.flags import run_flags
 from train.intervals import INTERVAL, bootstrap, paired_bootstrap
 from train.scores import Figure, ImageScore, Scheme, score_image
-from train.seen import places, trained_on
+from train.seen import known_images
 from train.selection import Wanted, schemes_for, select
 from train.tally import Tally
 from train.truth import Selection
@@ -178,6 +178,7 @@ def describe_result(config: EvaluateConfig, chosen: Selection, scored: Scored) -
         print(f"{report.organ_table(organs, counts)}\n")
     return {
         "model": scored.model.about,
+        "thresholds": asdict(scored.model.card.decode),
         "runtime": scored.model.runtime.name,
         "seconds": round(scored.seconds, 1),
         "figures": [asdict(f) for f in found],
@@ -185,23 +186,13 @@ def describe_result(config: EvaluateConfig, chosen: Selection, scored: Scored) -
     }
 
 
-def tell_seen(config: EvaluateConfig, chosen: Selection, model: loaded.Loaded) -> int | None:
-    """Print how many of the images a model was trained with; return it, None if its settings don't tell."""
-    seen = trained_on(model.card.training.get("config") or {}, chosen.folder)
-    count = None if seen is None else len(seen & places(chosen.items))
-    if count:
-        were = "was" if count == 1 else "were"
-        print(
-            f"{count} of {_these(chosen)} {were} in the training of {model.name}, or of what "
-            "it learnt from: its figures on them tell little of new images.\n"
-        )
-    elif count is None and config.split == "train" and config.held_out is None:
-        print(f"These may be training images of {model.name}, learnt by heart (see --held-out).\n")
-    return count
-
-
-def _these(chosen: Selection) -> str:
-    return f"these {report.counted(len(chosen.items), 'image')}"
+def tell_known(config: EvaluateConfig, chosen: Selection, model: loaded.Loaded) -> dict[str, int | None]:
+    """Print which of the images a model was made with; return their numbers for the report."""
+    unsure = config.split == "train" and config.held_out is None
+    counts, told = known_images(model.name, model.card.training, chosen, unsure)
+    for sentence in told:
+        print(f"{sentence}\n")
+    return counts
 
 
 def compare(config: EvaluateConfig, one: Scored, two: Scored) -> dict[str, Any]:
@@ -258,12 +249,12 @@ def run(config: EvaluateConfig, command: str = "") -> dict[str, Any]:
         "bootstrap": {"draws": config.draws, "seed": config.seed, "unit": "image", "interval": INTERVAL},
         **describe_result(config, chosen, one),
     }
-    result["trained_on"] = tell_seen(config, chosen, one.model)
+    result |= tell_known(config, chosen, one.model)
     stem, others = one.model.name, []
     if config.compare is not None:
         two = score_model(config, chosen, config.compare)
         result["second"] = describe_result(config, chosen, two)
-        result["second"]["trained_on"] = tell_seen(config, chosen, two.model)
+        result["second"] |= tell_known(config, chosen, two.model)
         result["comparison"] = compare(config, one, two)
         stem, others = f"{stem}_vs_{two.model.name}", two.scores
     stem = re.sub(r"[^\w.-]+", "_", f"{stem}_{chosen.what}").strip("_")  # a part must not replace the whole

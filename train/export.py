@@ -28,7 +28,7 @@ from napari_nucseg.models.student import Student
 from train.config import from_mapping, to_mapping
 from train.flags import run_flags
 from train.formats import FORMATS, write_formats
-from train.loaded import decode_of
+from train.loaded import chosen_of, decode_of
 from train.runlog import RunLog
 from train.runs import checkpoint_of, draft_card, load_run, run_folder
 
@@ -115,7 +115,11 @@ def export(run: Path, card_file: Path, out: Path, metrics: Sequence[Path] = ()) 
     card = dataclasses.replace(
         draft_card(config, task),
         decode=decode_of(folder),
-        training={"steps": state.get("step"), "config": to_mapping(config)},
+        training={
+            "steps": state.get("step"),
+            "config": to_mapping(config),
+            "thresholds": chosen_of(folder),
+        },
         metrics=_reports(metrics),
         name=out.resolve().name,
         **{**vars(texts), "colours": colours},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import threading
@@ -22,9 +23,13 @@ from napari_nucseg.models.runtime import openvino_core
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
+    from torch import nn
 
     from napari_nucseg.io.slide import Mpp
     from napari_nucseg.models.runtime import Runtime
+
+CHOSEN = "chosen"
+"""Key under which ``decode.json`` tells how the thresholds were chosen."""
 
 
 @dataclass(frozen=True)
@@ -152,8 +157,22 @@ def _load_run(path: Path, device: str) -> Loaded:
     name = folder.resolve().name
     if path != folder:  # so that two checkpoints of a run are told apart
         name = f"{name}-{path.stem}"
-    card = dataclasses.replace(draft_card(config, task), name=name, version="", decode=decode_of(folder))
-    return Loaded(name, card, TaskRuntime(task.to(where)), {"name": name, "run": str(path)})
+    draft, about = (
+        draft_card(config, task),
+        {"name": name, "run": str(path), "weights": weights_of(task.network)},
+    )
+    training = draft.training | {"thresholds": chosen_of(folder)}
+    card = dataclasses.replace(draft, name=name, version="", decode=decode_of(folder), training=training)
+    return Loaded(name, card, TaskRuntime(task.to(where)), about)
+
+
+def weights_of(network: nn.Module) -> str:
+    """Return the sha256 of the weights of a network, in full precision."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def tuned(folder: Path) -> Path:
@@ -169,12 +188,23 @@ def decode_of(folder: Path) -> DecodeConfig:
     NucSegError
         They are damaged.
     """
+    return _rules(folder)[0]
+
+
+def chosen_of(folder: Path) -> dict[str, Any]:
+    """Return how the thresholds of a run were chosen, and on which images; empty if they were not or nobody knows."""
+    return _rules(folder)[1]
+
+
+def _rules(folder: Path) -> tuple[DecodeConfig, dict[str, Any]]:
     path = tuned(folder)
     if not path.is_file():
-        return DecodeConfig()
+        return DecodeConfig(), {}
     try:
-        return DecodeConfig(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        rules = json.loads(path.read_text(encoding="utf-8"))
+        chosen = rules.pop(CHOSEN, {})
+        return DecodeConfig(**rules), dict(chosen)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise NucSegError(
             f"Thresholds '{path}' cannot be read ({error}); choose them anew by python -m train.thresholds."
         ) from error

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.models.registry import find_model
 from train.config import from_mapping
 from train.data_config import SetConfig
 from train.listing import Listed, divide
+from train.report import counted
+
+if TYPE_CHECKING:
+    from train.truth import Selection
 
 _SOURCES = ("teacher", "begin")
 """Settings that name a model from which another one learnt."""
@@ -61,6 +65,63 @@ def trained_on(settings: Mapping[str, Any], folder: Path) -> set[tuple[str, str]
         if isinstance(source, str) and source:  # a teacher's own run describes its network by that key
             out |= trained_on(settings_of(source), folder) or set()
     return out
+
+
+def tuned_on(training: Mapping[str, Any], folder: Path) -> set[tuple[str, str]]:
+    """Return (split, name) of the images of a data set on which the thresholds of a model were chosen.
+
+    Parameters
+    ----------
+    training
+        What the card of the model says of its training.
+    folder
+        The data set, known by the name of its folder.
+    """
+    chosen = training.get("thresholds")
+    images = chosen.get("images") if isinstance(chosen, Mapping) else None
+    named = images.get(folder.name) if isinstance(images, Mapping) else None
+    return {(str(split), str(name)) for split, name in named or ()}
+
+
+def known_images(
+    name: str, training: Mapping[str, Any], chosen: Selection, unsure: bool
+) -> tuple[dict[str, int | None], list[str]]:
+    """Count the chosen images that a model was made with, and say so.
+
+    Parameters
+    ----------
+    name, training
+        Of the model, and what its card says of its training.
+    chosen
+        What it is scored on.
+    unsure
+        Whether they may well be training images where nothing tells.
+
+    Returns
+    -------
+    counts : dict
+        ``trained_on`` (None if nothing tells) and ``thresholds_chosen_on``.
+    told : list of str
+        What a reader of the figures must know.
+    """
+    these, own = f"these {counted(len(chosen.items), 'image')}", places(chosen.items)
+    seen = trained_on(training.get("config") or {}, chosen.folder)
+    count, told = None if seen is None else len(seen & own), []
+    if count:
+        were = "was" if count == 1 else "were"
+        told.append(
+            f"{count} of {these} {were} in the training of {name}, or of what it learnt from: its figures on them tell "
+            "little of new images."
+        )
+    elif count is None and unsure:
+        told.append(f"These may be training images of {name}, learnt by heart (see --held-out).")
+    tuned = len(tuned_on(training, chosen.folder) & own)
+    if tuned:
+        told.append(
+            f"The thresholds of {name} were chosen on {tuned} of {these}, which flatters it here, also beside a model "
+            "whose thresholds were not."
+        )
+    return {"trained_on": count, "thresholds_chosen_on": tuned}, told
 
 
 def places(items: Iterable[Listed]) -> set[tuple[str, str]]:

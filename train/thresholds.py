@@ -11,22 +11,29 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from tqdm import tqdm
 
 from napari_nucseg.core.decode import DecodeConfig
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.atomic import replacing
-from train.data import load_data
+from train import report
+from train.annotated import AnnotatedImage
+from train.data import DataConfig, load_data
 from train.flags import run_flags
-from train.loaded import inference_device, tuned
+from train.listing import divide
+from train.loaded import CHOSEN, inference_device, tuned
 from train.runs import draft_card, load_run, run_folder
 from train.scores import ImageScore
 from train.validate import Predicted, mean_known
 
 log = logging.getLogger(__name__)
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,12 @@ GRID: dict[str, tuple[Any, ...]] = {
 }
 
 
+MEASURE = "Mean of Dice, AJI, bPQ and F1_d over images, then over data sets"
+"""What `objective` measures."""
+FEW = 5
+"""Fewer images than these tell little of others."""
+
+
 def objective(datasets: list[str], scores: list[ImageScore]) -> float:
     """Return the mean over data sets of the mean Dice, AJI, bPQ and detection F1 of their images."""
     means = []
@@ -78,14 +91,52 @@ def objective(datasets: list[str], scores: list[ImageScore]) -> float:
     return mean_known(means)
 
 
-def search(config: ThresholdsConfig) -> tuple[DecodeConfig, float]:
-    """Improve one setting after the other on the held-out images of a run; return the best and its objective."""
+@dataclass(frozen=True)
+class Chosen:
+    """What a search found.
+
+    Attributes
+    ----------
+    decode : DecodeConfig
+    before, after : float
+        The objective with the usual settings and with those found.
+    images : dict
+        (split, name) of the images it was measured on, by data set.
+    """
+
+    decode: DecodeConfig
+    before: float
+    after: float
+    images: dict[str, list[tuple[str, str]]]
+
+    @property
+    def count(self) -> int:
+        """How many images there were."""
+        return sum(map(len, self.images.values()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings, and beside them how they were chosen."""
+        how = {"measure": MEASURE, "before": self.before, "after": self.after, "images": self.images}
+        return {**dataclasses.asdict(self.decode), CHOSEN: how}
+
+
+def search(config: ThresholdsConfig) -> Chosen:
+    """Improve one setting after the other on the held-out images of a run."""
     training, task = load_run(config.run)
     task.to(inference_device(config.device))
     card = draft_card(training, task)
     held = load_data(training.data)[1]
     count = len(held) if config.limit is None else min(config.limit, len(held))
-    predicted = [Predicted.of(held[k * len(held) // count], task, card) for k in range(count)]
+    used = [held[k * len(held) // count] for k in range(count)]
+    images = _places(training.data, used)
+    names = ", ".join(f"{report.counted(len(some), 'image')} of {key}" for key, some in images.items())
+    log.info("%s, on the validation images of '%s': %s", MEASURE, config.run, names)
+    if count < FEW:
+        log.warning(
+            "On fewer than %d images thresholds fit these rather than others; the usual ones may serve as well.",
+            FEW,
+        )
+    predicted = [Predicted.of(item, task, card) for item in _progress(used, "maps")]
 
     def score(decode: DecodeConfig) -> float:
         return objective(
@@ -93,25 +144,44 @@ def search(config: ThresholdsConfig) -> tuple[DecodeConfig, float]:
         )
 
     best = DecodeConfig()
-    top = score(best)
-    log.info("start: %.4f on %d images with %s", top, count, best)
-    for _ in range(config.rounds):
-        for key, values in GRID.items():
-            for value in values:
-                trial = dataclasses.replace(best, **{key: value})
-                if trial != best and (reached := score(trial)) > top + 1e-4:
-                    best, top = trial, reached
-                    log.info("%.4f with %s = %s", top, key, value)
-    return best, top
+    before = top = score(best)
+    log.info("%.4f with the usual settings", top)
+    for key, value in _progress(
+        [(k, v) for _ in range(config.rounds) for k in GRID for v in GRID[k]], "search"
+    ):
+        trial = dataclasses.replace(best, **{key: value})
+        if trial != best and (reached := score(trial)) > top + 1e-4:
+            best, top = trial, reached
+            log.info("%.4f with %s = %s", top, key, value)
+    return Chosen(best, before, top, images)
+
+
+def _progress(todo: Sequence[Item], text: str) -> Iterable[Item]:
+    return tqdm(todo, text, file=sys.stderr, disable=None, leave=False)
+
+
+def _places(data: DataConfig, used: Sequence[AnnotatedImage]) -> dict[str, list[tuple[str, str]]]:
+    """Return (split, name) of validation images by data set."""
+    names = {(item.dataset, item.name) for item in used}
+    out = {
+        key: [(i.split, i.name) for i in divide(data.root / key, settings)[1] if (key, i.name) in names]
+        for key, settings in data.sets.items()
+    }
+    return {key: found for key, found in out.items() if found}
 
 
 def choose(config: ThresholdsConfig) -> None:
     """Search, and write what was found."""
-    best, top = search(config)
+    found = search(config)
     path = tuned(run_folder(config.run))
     with replacing(path) as draft:
-        draft.write_text(json.dumps(dataclasses.asdict(best), indent=1), encoding="utf-8")
-    print(f"Written: {path} ({top:.4f})")
+        draft.write_text(json.dumps(found.to_dict(), indent=1), encoding="utf-8")
+    usual = dataclasses.asdict(DecodeConfig())
+    changed = [f"{k} {v}" for k, v in dataclasses.asdict(found.decode).items() if v != usual[k]]
+    print(
+        f"{MEASURE}: {found.before:.4f} before, {found.after:.4f} now, on {report.counted(found.count, 'image')}.\n"
+        f"Written: {path} ({', '.join(changed) or 'the usual settings are the best'})"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

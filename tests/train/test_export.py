@@ -10,14 +10,15 @@ from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.slide import Mpp
 from napari_nucseg.models.checkpoint import load_student
 from napari_nucseg.models.registry import find_model, open_model
-from train import export, formats, loaded, thresholds
+from train import evaluate, export, formats, loaded, thresholds
 
 CONFIGS = Path(export.__file__).parent / "configs"
 
 
 def test_thresholds_are_searched_on_held_out_images_and_exported_with_the_weights(
-    toy_run, monkeypatch, tmp_path
+    toy_run, monkeypatch, tmp_path, capsys, caplog
 ):
+    caplog.set_level("INFO", "train")
     run = tmp_path / "run"  # a copy, because it is written to
     shutil.copytree(toy_run, run)
     shutil.copy(toy_run.parent / "card.toml", tmp_path)
@@ -28,15 +29,31 @@ def test_thresholds_are_searched_on_held_out_images_and_exported_with_the_weight
     monkeypatch.setattr(thresholds.Predicted, "of", watched)
     assert thresholds.main(["--run", str(run / "last.pt"), "--limit", "5"]) == 0
     assert set(seen) == {"im_3"}
-    chosen = DecodeConfig(**json.loads((run / "decode.json").read_text()))
-    (tmp_path / "scores.json").write_text('{"aji": 0.5}')
+    said = capsys.readouterr().out
+    assert "over images, then over data sets: 0." in said
+    assert "on 1 image." in said
+    assert f"Written: {run / 'decode.json'} (foreground 0.05" in said
+    assert "fewer than 5 images" in caplog.text
+    assert "1 image of toy" in caplog.text
+    rules = json.loads((run / "decode.json").read_text())
+    how = rules.pop("chosen")
+    assert how["images"] == {"toy": [["train", "im_3"]]}
+    assert how["after"] > how["before"]
+    chosen = DecodeConfig(**rules)
+    data = str(json.loads((run / "config.json").read_text())["data"]["root"]) + "/toy"
+    wanted = ["--model", str(run), "--data", data, "--split", "train", "--out", str(tmp_path / "results")]
+    assert evaluate.main([*wanted, "--draws", "0"]) == 0
+    assert "thresholds of run were chosen on 1 of these 4 images" in capsys.readouterr().out
+    report = tmp_path / "results" / "run_toy_train.json"
+    assert json.loads(report.read_text())["thresholds_chosen_on"] == 1
     out = tmp_path / "model"
     arguments = ["--run", str(run), "--card", str(run.parent / "card.toml"), "--out", str(out)]
-    assert export.main([*arguments, "--metrics", str(tmp_path / "scores.json")]) == 0
+    assert export.main([*arguments, "--metrics", str(report)]) == 0
     model = open_model(out)
     assert model.name == "model"  # the folder's
     assert model.card.decode == chosen
-    assert model.card.metrics == {"scores": {"aji": 0.5}}
+    assert list(model.card.metrics) == ["toy/train"]
+    assert model.card.training["thresholds"] == how
     assert model.card.training["steps"] == 3
     assert load_student(model).config.widths == (4, 4, 4, 4)
 
