@@ -15,7 +15,7 @@ from train.prepared import Row
 UNKNOWN = (0, 255, 0)
 """Outlines of nuclei without a class."""
 
-_TILE, _CAPTION, _MARGIN = 320, 30, 6
+_TILE, _LINE, _MARGIN = 320, 13, 6
 _MOST_CUT = 480  # pixels of the image that a tile shows at most, so that outlines can be judged
 
 
@@ -45,18 +45,19 @@ def draw_sheet(
     chosen = choose(rows, count)
     columns = min(6, max(1, int(np.ceil(np.sqrt(len(chosen) * 1.5)))))
     lines = -(-len(chosen) // columns)
+    measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    captions = [_caption(measure, row) for row in chosen]
+    caption = 4 + _LINE * max(map(len, captions), default=0)
     legend = 24 if classes else 0
-    width, height = columns * (_TILE + _MARGIN), lines * (_TILE + _CAPTION + _MARGIN) + legend
+    width, height = columns * (_TILE + _MARGIN), lines * (_TILE + caption + _MARGIN) + legend
     sheet = Image.new("RGB", (max(width, _TILE), max(height, legend + 1)), "white")
     pen = ImageDraw.Draw(sheet)
-    for place, row in enumerate(chosen):
+    for place, (row, texts) in enumerate(zip(chosen, captions, strict=True)):
         x = (place % columns) * (_TILE + _MARGIN)
-        y = legend + (place // columns) * (_TILE + _CAPTION + _MARGIN)
-        sheet.paste(Image.fromarray(_tile(folder, row)), (x, y + _CAPTION))
-        warning = f"! {row.warnings[0]}" if row.warnings else ""
-        facts = f"{row.nuclei} nuclei, {row.mpp:.3g} um/px  {warning}"
-        pen.text((x + 2, y + 1), _fitting(pen, f"{row.split}/{row.name}"), "black")
-        pen.text((x + 2, y + 14), _fitting(pen, facts), "firebrick" if warning else "dimgrey")
+        y = legend + (place // columns) * (_TILE + caption + _MARGIN)
+        sheet.paste(Image.fromarray(_tile(folder, row)), (x, y + caption))
+        for number, (text, colour) in enumerate(texts):
+            pen.text((x + 2, y + 1 + number * _LINE), text, colour)
     _legend(pen, classes)
     sheet.save(path)
     return path
@@ -108,6 +109,21 @@ def _tile(folder: Path, row: Row) -> NDArray[np.uint8]:
             loaded[kind] = np.asarray(part.resize((_TILE, _TILE), how or Image.Resampling.NEAREST))
     image, labels = loaded["images"], loaded.get("instances")
     return image if labels is None else overlay(image, labels, loaded.get("types"))
+
+
+def _caption(pen: ImageDraw.ImageDraw, row: Row) -> list[tuple[str, str]]:
+    """Return the lines above a tile with their colours: name, facts and all warnings."""
+    nuclei = f"{row.nuclei:,} {'nucleus' if row.nuclei == 1 else 'nuclei'}, " if row.nuclei else ""
+    lines = [(_fitting(pen, f"{row.split}/{row.name}"), "black"), (f"{nuclei}{row.mpp:.3g} um/px", "dimgrey")]
+    for warning in row.warnings:
+        line = "!"
+        for word in warning.split():
+            if pen.textlength(f"{line} {word}") > _TILE:
+                lines.append((line, "firebrick"))
+                line = " "
+            line = f"{line} {word}"
+        lines.append((line, "firebrick"))
+    return lines
 
 
 def _fitting(pen: ImageDraw.ImageDraw, text: str) -> str:

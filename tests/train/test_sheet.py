@@ -1,8 +1,9 @@
 import numpy as np
+from PIL import Image, ImageDraw
 
 from napari_nucseg.core.nuclei import CLASS_COLOURS
 from train.prepared import Row
-from train.sheet import UNKNOWN, choose, overlay
+from train.sheet import UNKNOWN, _caption, choose, overlay
 
 
 def row(name, *warnings):
@@ -32,3 +33,16 @@ def test_images_with_warnings_come_first_but_do_not_fill_the_sheet():
     assert [r.name for r in chosen] == sorted(r.name for r in chosen)
     assert choose(rows[:3], 10) == rows[:3]
     assert choose([], 10) == []
+
+
+def test_warnings_are_written_in_full():
+    pen = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    said = (
+        "mpp 0.5 as stated, where the session (stated by the user) says 0.2528",
+        "87 of 192 nuclei smaller than 4 um2",
+    )
+    name, facts, *lines = (text for text, _ in _caption(pen, row("a" * 200, *said)))
+    assert "".join(lines).replace("!", " ").split() == " ".join(said).split()
+    assert (len(lines), facts) == (3, "1 nucleus, 0.25 um/px")
+    assert name.endswith("...")
+    assert all(pen.textlength(line) <= 320 for line in (name, *lines))
