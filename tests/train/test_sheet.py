@@ -38,7 +38,7 @@ def test_images_with_warnings_come_first_but_do_not_fill_the_sheet():
 def test_warnings_are_written_in_full():
     pen = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     said = (
-        "mpp 0.5 as stated, where the session (stated by the user) says 0.2528",
+        "mpp 0.5 as stated, where the session (stated by the user in QuPath) says 0.2528",
         "87 of 192 nuclei smaller than 4 um2",
     )
     name, facts, *lines = (text for text, _ in _caption(pen, row("a" * 200, *said)))
