@@ -174,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train.prepare",
         description=__doc__,
-        epilog=f"formats:\n{formats}\n\nclass maps: see train/class_map.py, and train/configs/classes.toml for one."
+        epilog=f"formats:\n{formats}\n\nclass maps: docs/training.md has the form, train/configs/classes.toml all published sets."
         f"\n\nkeys of the config, with their defaults:\n{describe(PrepareConfig)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,15 @@ def test_sets_with_different_classes_are_merged():
     assert shared.numbers(conic.CLASSES, "conic")[:7].tolist() == [0, 2, IGNORE, 2, 2, 2, 3]
     assert shared.numbers(["epithelial"], "qupath")[1] == 4  # only some formats' are of unknown kind
     assert shared.numbers(["  Healthy  EPITHELIAL"])[1] == 4
+
+
+def test_the_guides_map_is_one(tmp_path):
+    text = (SHIPPED.parents[2] / "docs/training.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```toml\n(ignore.*?)^```", text, re.MULTILINE | re.DOTALL)
+    found = load(tmp_path, block)
+    assert found.classes == ClassMap.load(SHIPPED).classes
+    names = ["Tumor", "Stroma", "Immune cells", "Necrosis", "Other", "Region*", "Ignore*"]  # QuPath's own
+    assert found.numbers(names)[1:8].tolist() == [1, 3, 2, 5, 5, IGNORE, IGNORE]
 
 
 def test_an_unknown_class_names_the_nearest(tmp_path):
