@@ -125,12 +125,8 @@ def check(
             f"'{where}' has labels of {raw.labels.shape} pixels but an image of {raw.image.shape[:2]}; "
             "pair files of one download."
         )
-    ids, position = np.unique(raw.labels, return_inverse=True)
-    numbered = position.reshape(raw.labels.shape) + (0 if ids.size and ids[0] == 0 else 1)
-    n = int(numbered.max(initial=0))
-    if n > MOST_NUCLEI:
-        raise NucSegError(f"'{where}' has {n:,} nuclei, more than {MOST_NUCLEI:,}; cut it into regions.")
-    labels: NDArray[np.uint16] = numbered.astype(np.uint16)
+    labels = _numbered(raw.labels, where)
+    n = int(labels.max(initial=0))
     kinds, mixed = _kinds(labels, raw.types)
     targets = _targets(kinds, raw, classes, form)
     types = None if targets is None else np.concatenate([[np.uint8(0)], targets])[labels]
@@ -165,6 +161,15 @@ def _resolution(raw: Raw, stated: float | None, where: str) -> tuple[float, str,
             f"{PLAUSIBLE[1]}; state the right one with --mpp."
         )
     return raw.mpp, raw.mpp_source, []
+
+
+def _numbered(ids: NDArray[np.int32], where: str) -> NDArray[np.uint16]:
+    """Return labels 1..n in the order of the ids."""
+    known, position = np.unique(ids, return_inverse=True)
+    numbered = position.reshape(ids.shape) + (0 if known.size and known[0] == 0 else 1)
+    if (n := int(numbered.max(initial=0))) > MOST_NUCLEI:
+        raise NucSegError(f"'{where}' has {n:,} nuclei, more than {MOST_NUCLEI:,}; cut it into regions.")
+    return numbered.astype(np.uint16)
 
 
 def _kinds(labels: NDArray[np.uint16], types: NDArray[np.uint8] | None) -> tuple[NDArray[np.int64], int]:

@@ -170,11 +170,12 @@ def _nothing(failures: Sequence[str]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    formats = "\n".join(f"  {name:9} {form.what}" for name, form in FORMATS.items())
+    formats = "\n".join(f"  {name:10} {form.what}" for name, form in FORMATS.items())
     parser = argparse.ArgumentParser(
         prog="python -m train.prepare",
         description=__doc__,
-        epilog=f"formats:\n{formats}\n\nclass maps: docs/training.md has the form, train/configs/classes.toml all published sets."
+        epilog=f"formats:\n{formats}\n\nclass maps: docs/training.md has the form, train/configs/classes.toml all "
+        "published sets."
         f"\n\nkeys of the config, with their defaults:\n{describe(PrepareConfig)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
