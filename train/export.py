@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
-import tomllib
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from napari_nucseg.core.nuclei import CLASS_COLOURS
 from napari_nucseg.errors import NucSegError
@@ -25,28 +23,13 @@ from napari_nucseg.models.card import Card, Colour
 from napari_nucseg.models.checkpoint import save_checkpoint
 from napari_nucseg.models.registry import Model, find_model, open_model
 from napari_nucseg.models.student import Student
-from train.config import from_mapping, to_mapping
+from train.config import to_mapping
+from train.export_checks import Exported, card_texts, check_place, check_replaced, read_reports
 from train.flags import run_flags
-from train.formats import FORMATS, write_formats
-from train.loaded import chosen_of, decode_of
+from train.formats import FORMATS, check_formats, write_formats
+from train.loaded import chosen_of, decode_of, weights_of
 from train.runlog import RunLog
 from train.runs import checkpoint_of, draft_card, load_run, run_folder
-
-
-@dataclass(frozen=True)
-class CardTexts:
-    """What a card file says: all that a run does not know of its model."""
-
-    version: str
-    title: str
-    licence: str
-    caution: str
-    training_data: tuple[str, ...]
-    cite: tuple[str, ...]
-    colours: dict[str, Colour]
-
-
-CARD_KEYS = tuple(field.name for field in dataclasses.fields(CardTexts))
 
 
 @dataclass(frozen=True)
@@ -67,6 +50,8 @@ class ExportConfig:
         Instead of a run: name or path of a model to convert.
     formats : tuple of str
         Any of "onnx", "openvino", "torchscript".
+    replace : bool
+        Write over another model than an earlier export of the same run.
     limit : float
         Largest difference of any map from the network's own, above which a converted file is refused.
     """
@@ -77,10 +62,13 @@ class ExportConfig:
     metrics: tuple[Path, ...] = ()
     model: str | None = None
     formats: tuple[str, ...] = ()
+    replace: bool = False
     limit: float = 1e-3
 
 
-def export(run: Path, card_file: Path, out: Path, metrics: Sequence[Path] = ()) -> Card:
+def export(
+    run: Path, card_file: Path, out: Path, metrics: Sequence[Path] = (), replace: bool = False
+) -> Card:
     """Write the averaged weights of a run and their card.
 
     Parameters
@@ -94,14 +82,18 @@ def export(run: Path, card_file: Path, out: Path, metrics: Sequence[Path] = ()) 
         Model folder to write; the model goes by the folder's name.
     metrics : Paths
         JSON files of `train.evaluate`, put on the card under the name of their data.
+    replace : bool
+        Whether another model may be written over.
 
     Raises
     ------
     NucSegError
-        The run holds no checkpoint, or the card file is incomplete.
+        The run holds no checkpoint, the card file is incomplete, the metrics are not of this model, or the folder
+        holds something else.
     """
+    check_place(out)
     config, task = load_run(run)
-    texts = _card_texts(card_file)
+    texts = card_texts(card_file, config.data.classes)
     colours = _colours(config.data.classes, texts.colours)
     student = task.network
     if not isinstance(student, Student):
@@ -110,6 +102,8 @@ def export(run: Path, card_file: Path, out: Path, metrics: Sequence[Path] = ()) 
         raise NucSegError(
             f"Run '{run}' did without the map '{task.without[0]}', which the plugin needs; train anew."
         )
+    if not replace:
+        check_replaced(out, str(config.run), config.data.classes)
     folder = run_folder(run)
     state = RunLog(folder).load(checkpoint_of(run, config).name) or {}
     card = dataclasses.replace(
@@ -120,31 +114,15 @@ def export(run: Path, card_file: Path, out: Path, metrics: Sequence[Path] = ()) 
             "config": to_mapping(config),
             "thresholds": chosen_of(folder),
         },
-        metrics=_reports(metrics),
         name=out.resolve().name,
         **{**vars(texts), "colours": colours},
     )
+    if metrics:
+        with tempfile.TemporaryDirectory() as draft:
+            digest = save_checkpoint(Path(draft), student, card).sha256
+        model = Exported(run, weights_of(student), digest, dataclasses.asdict(card.decode))
+        card = dataclasses.replace(card, metrics=read_reports(metrics, model))
     return save_checkpoint(out, student, card)
-
-
-def _reports(paths: Sequence[Path]) -> dict[str, Any]:
-    """Return the reports by the data they are about, such as ``monuseg/test``."""
-    out: dict[str, Any] = {}
-    files: dict[str, Path] = {}
-    for path in paths:
-        try:
-            report = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise NucSegError(f"Metrics '{path}' cannot be read: {error}.") from error
-        if not isinstance(report, dict):
-            raise NucSegError(f"Metrics '{path}' are no report; give a JSON file of train.evaluate.")
-        data = str(report.pop("data", path.stem))
-        if data in out:
-            raise NucSegError(
-                f"The reports '{files[data]}' and '{path}' are both of {data}; give one of them."
-            )
-        out[data], files[data] = report, path
-    return out
 
 
 def _colours(classes: Sequence[str], given: dict[str, Colour]) -> dict[str, Colour]:
@@ -155,41 +133,26 @@ def _colours(classes: Sequence[str], given: dict[str, Colour]) -> dict[str, Colo
     return {name: colour or next(spare) for name, colour in out.items()}
 
 
-def _card_texts(path: Path) -> CardTexts:
-    try:
-        texts = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise NucSegError(f"Card file '{path}' cannot be read: {error}.") from error
-    if missing := [key for key in CARD_KEYS if key not in texts]:
-        raise NucSegError(f"Card file '{path}' lacks '{missing[0]}'; a card needs {', '.join(CARD_KEYS)}.")
-    try:
-        found = from_mapping(CardTexts, texts)
-    except NucSegError as error:
-        raise NucSegError(f"Card file '{path}': {error}") from error
-    for name, rgb in found.colours.items():
-        if not all(0 <= value <= 255 for value in rgb):
-            raise NucSegError(f"Card file '{path}' gives '{name}' the colour {list(rgb)}; write 0 to 255.")
-    return found
-
-
 def run(config: ExportConfig) -> None:
     """Write the model folder, if there is a run, and the formats, and say what was written."""
     if (config.run is None) == (config.model is None):
         raise NucSegError("Give either --run (to make a model of it) or --model (to convert it).")
+    check_formats(config.formats)  # rather now than after the model was written
     if config.run is not None:
         if config.card is None:
             raise NucSegError(
                 f"--card is missing: what run '{config.run}' does not know, such as the licence of the weights; "
-                "see train/configs/student.card.toml."
+                "edit train/configs/mine.card.toml and give it."
             )
-        card = export(config.run, config.card, config.out, config.metrics)
+        card = export(config.run, config.card, config.out, config.metrics, config.replace)
         print(f"{card.name} {card.version} written to {config.out} (sha256 {card.sha256[:12]})")
         model = open_model(config.out)
     else:
         if not config.formats:
             raise NucSegError(f"Nothing to do: choose --formats from {', '.join(FORMATS)}.")
         model = find_model(config.model or "")
-        _check_place(config.out, model)
+        check_place(config.out)
+        _check_card(config.out, model)
     for agreement in write_formats(model, config.out, config.formats, config.limit):
         print(agreement)
     for name, (file, *_) in FORMATS.items():
@@ -201,7 +164,7 @@ def run(config: ExportConfig) -> None:
         (config.out / "card.json").write_text(model.card.to_json(), encoding="utf-8")
 
 
-def _check_place(folder: Path, model: Model) -> None:
+def _check_card(folder: Path, model: Model) -> None:
     """Raise if a folder holds the card of another model, under which the converted files would then go."""
     path = folder / "card.json"
     if path.is_file() and Card.read(path) != model.card:

@@ -20,7 +20,10 @@ T = TypeVar("T")
 
 
 def _fields(cls: type) -> dict[str, tuple[type, bool]]:
-    """Return the fields that one word, or a list of words, can set: name -> (type of a word, whether a list)."""
+    """Return the fields that one word, or a list of words, can set: name -> (type of a word, whether a list).
+
+    A flag of a field that is true or false may stand without a word, for true.
+    """
     out: dict[str, tuple[type, bool]] = {}
     hints = typing.get_type_hints(cls)
     for item in dataclasses.fields(cls):
@@ -29,7 +32,7 @@ def _fields(cls: type) -> dict[str, tuple[type, bool]]:
             kind = next(a for a in typing.get_args(kind) if a is not type(None))
         if typing.get_origin(kind) is tuple:
             out[item.name] = typing.get_args(kind)[0], True
-        elif kind in (str, int, float, Path):
+        elif kind in (str, int, float, bool, Path):
             out[item.name] = kind, False
     return out
 
@@ -63,9 +66,9 @@ def parse(cls: type[T], argv: Sequence[str] | None, *, prog: str, about: str, ex
     parser.add_argument("--config", type=Path, metavar="FILE.toml", help="file with any of the keys below")
     parser.add_argument("overrides", nargs="*", help="key.sub=value")
     fields = _fields(cls)
-    for name, (_, several) in fields.items():
-        flag = "--" + name.replace("_", "-")
-        parser.add_argument(flag, dest=name, nargs="+" if several else None, help=argparse.SUPPRESS)
+    for name, (kind, several) in fields.items():
+        flag, count = "--" + name.replace("_", "-"), "+" if several else "*" if kind is bool else None
+        parser.add_argument(flag, dest=name, nargs=count, help=argparse.SUPPRESS)
     args = parser.parse_intermixed_args(argv)
     given, overrides = [], list(args.overrides)
     keys = {item.name for item in dataclasses.fields(typing.cast(Any, cls))}
@@ -74,6 +77,8 @@ def parse(cls: type[T], argv: Sequence[str] | None, *, prog: str, about: str, ex
         if isinstance(value, list):  # it swallows the overrides behind it
             overrides += [word for word in value if _is_override(word, keys)]
             value = [word for word in value if not _is_override(word, keys)]
+        if kind is bool and value is not None:
+            value = " ".join(value) or "true"
         if value is not None:
             given.append(f"{name}={_toml(value, kind)}")
     return load_config(cls, args.config, [*given, *overrides], prog.rpartition(".")[2])
@@ -88,6 +93,8 @@ def _toml(value: Any, kind: type) -> str:
     """Write a word or a list of words so that it is read as `kind`; a word that is no number stays a string."""
     if isinstance(value, list):
         return "[" + ", ".join(_toml(v, kind) for v in value) + "]"
+    if kind is bool and value in ("true", "false"):
+        return str(value)
     if kind in (int, float):
         try:
             return str(kind(value))

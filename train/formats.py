@@ -6,6 +6,7 @@ give ``maps``, (N, channels, H, W) float32: probabilities, and distances in [-1,
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -141,7 +142,7 @@ def run_onnx(path: Path) -> tuple[str, Network]:
     if find_spec("openvino") is not None:
         return run_openvino(path)
     raise NucSegError(
-        f"'{path.name}' was written but cannot be checked without onnxruntime or openvino; install one of them."
+        f"'{path.name}' cannot be checked without onnxruntime or openvino; install one of them."
     )
 
 
@@ -172,6 +173,7 @@ FORMATS: dict[str, tuple[str, Callable[[Model, Path], Path], Callable[[Path], tu
     "torchscript": ("model.torchscript", to_torchscript, run_torchscript),
 }
 """File name, writer and loader of each format."""
+_PACKAGES = {"onnx": ("onnx",), "openvino": ("openvino", "onnx")}
 
 
 def sample_images() -> dict[str, NDArray[np.uint8]]:
@@ -196,6 +198,21 @@ def check(model: Model, path: Path, load: Callable[[Path], tuple[str, Network]])
     return Agreement(path, by, differences)
 
 
+def check_formats(names: Sequence[str]) -> None:
+    """Raise `NucSegError` where a format is not known, or a package is missing that writes or checks it."""
+    for name in names:
+        if name not in FORMATS:
+            near = difflib.get_close_matches(name, FORMATS, 1)
+            hint = f"; did you mean '{near[0]}'?" if near else "."
+            raise NucSegError(f"Format '{name}' is not one of {', '.join(FORMATS)}{hint}")
+        for package in _PACKAGES.get(name, ()):
+            _needs(package, f"The format {name}")
+        if name == "onnx" and not any(map(find_spec, ("onnxruntime", "openvino"))):
+            raise NucSegError(
+                "The format onnx cannot be checked without onnxruntime or openvino; install one of them."
+            )
+
+
 def write_formats(model: Model, folder: Path, names: Sequence[str], limit: float) -> list[Agreement]:
     """Write a model in several formats and check each.
 
@@ -211,9 +228,7 @@ def write_formats(model: Model, folder: Path, names: Sequence[str], limit: float
     NucSegError
         A format is not known, a package is missing, or a file differs too much: it is then taken away again.
     """
-    for name in names:
-        if name not in FORMATS:
-            raise NucSegError(f"Format '{name}' is not one of {', '.join(FORMATS)}.")
+    check_formats(names)
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for name in sorted(names, key=list(FORMATS).index):

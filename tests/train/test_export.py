@@ -10,7 +10,7 @@ from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.slide import Mpp
 from napari_nucseg.models.checkpoint import load_student
 from napari_nucseg.models.registry import find_model, open_model
-from train import evaluate, export, formats, loaded, thresholds
+from train import evaluate, export, export_checks, formats, loaded, thresholds
 
 CONFIGS = Path(export.__file__).parent / "configs"
 
@@ -61,7 +61,7 @@ def test_thresholds_are_searched_on_held_out_images_and_exported_with_the_weight
 def test_classes_without_a_colour_get_one(toy_run, tmp_path):
     card = tmp_path / "card.toml"
     texts = (toy_run.parent / "card.toml").read_text().partition("[colours]")[0]
-    card.write_text(texts + "[colours]\nother = [230, 159, 0]\nmitosis = [1, 1, 1]\n")
+    card.write_text(texts + '[colours]\nother = "#E69f00"\n')
     assert export.main(["--run", str(toy_run), "--card", str(card), "--out", str(tmp_path / "m")]) == 0
     colours = open_model(tmp_path / "m").card.colours
     shipped = find_model().card.colours
@@ -71,7 +71,8 @@ def test_classes_without_a_colour_get_one(toy_run, tmp_path):
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.card.toml")), ids=lambda path: path.name)
 def test_the_card_files_there_are_can_be_read(path):
-    assert export._card_texts(path).licence
+    texts = export_checks.card_texts(path, find_model().card.classes)
+    assert texts.licence
 
 
 @pytest.mark.parametrize(
@@ -79,8 +80,20 @@ def test_the_card_files_there_are_can_be_read(path):
     [
         ('title = "A toy"', 'title = "A toy"\ntitel = "A toy"', "did you mean 'title'"),
         ("cite = []", 'cite = "Us 2020"', "cite='Us 2020' is not of the kind list of text"),
-        ("other = [1, 2, 3]", "other = [1, 2, 300]", "gives 'other' the colour [1, 2, 300]"),
-        ("other = [1, 2, 3]", "other = [1, 2]", "has 2 values"),
+        *(
+            (
+                "other = [1, 2, 3]",
+                f"other = {bad}",
+                "of 'other' is none; give three whole numbers of 0 to 255",
+            )
+            for bad in ("[1, 2, 300]", "[1, 2]", "'red'", "'#ff00'", "[1.0, 2, 3]", "true")
+        ),
+        (
+            "other = [1, 2, 3]",
+            "otter = [1, 2, 3]",
+            "'otter', which is no class of the model; did you mean 'other'?",
+        ),
+        ("other = [1, 2, 3]", "blood = [1, 2, 3]", "its classes are neoplastic, inflammatory"),
     ],
 )
 def test_a_card_file_with_a_slip_is_one_sentence(toy_run, tmp_path, capsys, old, new, said):
@@ -108,8 +121,66 @@ def test_more_classes_than_spare_colours_and_two_reports_on_the_same_images(tmp_
     paths = [tmp_path / "a.json", tmp_path / "b.json"]
     for path in paths:
         path.write_text('{"data": "toy/test", "AJI": 0.5}')
+    model = export_checks.Exported(Path("r"), "w", "s", {})
+    with pytest.raises(NucSegError, match="don't say which model"):
+        export_checks.read_reports(paths, model)
+    for path in paths:
+        path.write_text('{"data": "toy/test", "AJI": 0.5, "model": {"sha256": "s"}}')
     with pytest.raises(NucSegError, match=r"a\.json' and .*b\.json' are both of toy/test"):
-        export._reports(paths)
+        export_checks.read_reports(paths, model)
+
+
+def test_figures_of_another_model_never_go_on_a_card(tmp_path):
+    model = export_checks.Exported(tmp_path / "run", "w", "s", {"centre": 0.5})
+    path = tmp_path / "a.json"
+    for about, of_this in (
+        ({"model": {"name": "x", "run": "elsewhere", "weights": "w"}}, True),
+        ({"model": {"name": "x", "sha256": "s"}, "thresholds": {"centre": 0.5}}, True),
+        ({"model": {"name": "x", "run": str(tmp_path / "y" / ".." / "run")}}, True),  # of an earlier version
+        ({"model": {"name": "x", "run": str(tmp_path / "run"), "weights": "v"}}, False),  # it trained on
+        ({"model": {"name": "x", "run": "runs/other"}}, False),
+        ({"model": {"name": "x", "sha256": "t"}}, False),
+        ({"model": {"name": "x", "sha256": "s"}, "thresholds": {"centre": 0.4}}, False),
+    ):
+        path.write_text(json.dumps(about))
+        if of_this:
+            assert list(export_checks.read_reports([path], model)) == ["a"]
+            continue
+        with pytest.raises(NucSegError, match=r"of other weights|with other thresholds.*train\.evaluate"):
+            export_checks.read_reports([path], model)
+
+
+def test_an_export_keeps_away_from_what_is_no_model_and_checks_first(toy_run, tmp_path, capsys):
+    own = ["--run", str(toy_run), "--card", str(toy_run.parent / "card.toml")]
+    for folder, said in ((toy_run, "no model"), (toy_run / "config.json", "is a file")):
+        assert export.main([*own, "--out", str(folder)]) == 2
+        assert said in capsys.readouterr().err
+    assert not (toy_run / "card.json").exists()
+    out = tmp_path / "m"
+    assert export.main([*own, "--out", str(out), "--formats", "torchscript", "tflite"]) == 2
+    assert "'tflite' is not one of onnx, openvino, torchscript" in capsys.readouterr().err
+    assert not out.exists()
+    assert export.main([*own, "--out", str(out)]) == 0
+    assert export.main([*own, "--out", str(out)]) == 0  # an earlier export of the same run
+    card = out / "card.json"
+    card.write_text(card.read_text().replace('"run": ', '"run": "of/another", "was": '))
+    assert export.main([*own, "--out", str(out)]) == 2
+    assert "holds another model, m 0.1; give another --out, or write over it by" in capsys.readouterr().err
+    assert export.main([*own, "--replace", "--out", str(out)]) == 0
+    card.write_text("{")
+    assert export.main([*own, "--out", str(out)]) == 2
+    assert "with a damaged card" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_report_on_the_exported_model_goes_on_its_own_card(toy_run, tmp_path, dataset):
+    own = ["--run", str(toy_run), "--card", str(toy_run.parent / "card.toml"), "--out", str(tmp_path / "m")]
+    assert export.main(own) == 0
+    wanted = ["--data", str(dataset / "toy"), "--split", "test", "--limit", "1", "--draws", "0"]
+    made = tmp_path / "results"
+    assert evaluate.main(["--model", str(tmp_path / "m"), *wanted, "--out", str(made)]) == 0
+    (report,) = made.glob("*.json")
+    assert export.main([*own, "--metrics", str(report)]) == 0
+    assert list(open_model(tmp_path / "m").card.metrics) == ["toy/test (first 1 of 4)"]
 
 
 def test_converted_files_never_go_under_the_card_of_another_model(toy_run, toy_model, tmp_path, capsys):
@@ -121,7 +192,7 @@ def test_converted_files_never_go_under_the_card_of_another_model(toy_run, toy_m
     assert export.main(own) == 2
     assert "holds another model than toy 0.1" in capsys.readouterr().err
     run = ["--run", str(toy_run), "--card", str(toy_run.parent / "card.toml"), "--out", str(tmp_path)]
-    assert export.main(run) == 0
+    assert export.main(run) == 0  # an earlier export of the same run
     assert "model.torchscript' is of earlier weights" in capsys.readouterr().out
 
 

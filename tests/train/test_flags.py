@@ -39,6 +39,8 @@ class Config:
         How many.
     place : tuple of int, optional
         Where.
+    again : bool
+        Once more.
     """
 
     in_file: Path
@@ -47,6 +49,7 @@ class Config:
     count: int | None = None
     inner: Inner = field(default_factory=Inner)
     place: tuple[int, int] | None = None
+    again: bool = False
 
 
 def read(*argv):
@@ -115,3 +118,12 @@ def test_a_full_gpu_is_one_sentence_and_other_errors_are_not_hidden(capsys):
     assert capsys.readouterr().err == "The GPU's memory is full (CUDA out of memory); choose device=cpu.\n"
     with pytest.raises(RuntimeError, match="else"):
         fails(RuntimeError("something else"))
+
+
+def test_a_flag_for_true_needs_no_word():
+    assert not read("in_file=a").again
+    for argv in (("--again", "in_file=a"), ("in_file=a", "--again"), ("--again", "true", "--in-file", "a")):
+        assert read(*argv).again
+    assert not read("--again", "false", "in_file=a").again
+    with pytest.raises(NucSegError, match="again='often'"):
+        read("--again", "often", "in_file=a")
