@@ -15,6 +15,7 @@ like any other: train.evaluate and train.figures take it.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import sys
 from collections.abc import Sequence
@@ -28,7 +29,9 @@ from train.config import load_config
 from train.figures_curves import read_metrics
 from train.fit import FitConfig
 from train.flags import run_flags
+from train.scores import OWN, Scheme
 from train.spread import Results, write
+from train.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +97,19 @@ def arms_of(config: AblateConfig) -> list[Arm]:
     return [arm for arm in arms if not config.arms or arm.key in config.arms]
 
 
+def check_figures(names: Sequence[str], arms: Sequence[Arm]) -> None:
+    """Raise `NucSegError`, rather now than after the first run, if no validation gives a figure that is asked for."""
+    known = ["bPQ"]
+    for data in {str(arm.config.data): arm.config.data.resolved() for arm in arms}.values():
+        own = Scheme(OWN, data.classes, {})
+        known += [f"{key}/{figure.name}" for key in data.sets for figure in Tally([], [own]).figures()]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean '{near[0]}'?" if near else "such as 'bPQ' or 'SET/AJI'."
+            raise NucSegError(f"Figure '{name}' is none of a validation; {hint}")
+
+
 def prepared(arm: Arm, seed: int, folder: Path) -> FitConfig:
     """Return the config of one run: in its own folder, to the last step."""
     loop = replace(arm.config.loop, seed=seed, patience=0)
@@ -110,6 +126,7 @@ def reached(config: FitConfig) -> dict[str, float]:
 def ablate(config: AblateConfig) -> None:
     """Train whatever is not yet trained; write and print the table after each run."""
     arms = arms_of(config)
+    check_figures(config.figures, arms)
     todo = [(seed, arm) for seed in config.seeds for arm in arms]
     results = Results([arm.name for arm in arms])
     for k, (seed, arm) in enumerate(todo, start=1):

@@ -11,6 +11,7 @@ this machine. What is lost on other images is not shown by that: evaluate again 
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -32,6 +33,8 @@ from train.selection import Wanted, schemes_for, select, training_data
 from train.speed import Pace, machine, race
 from train.tally import Tally
 from train.truth import Selection
+
+log = logging.getLogger(__name__)
 
 
 def _scores(model: Loaded, chosen: Selection, schemes: list[Scheme]) -> list[ImageScore]:
@@ -70,6 +73,7 @@ def speed(config: CompressConfig, model: Model, after: Loaded) -> list[Pace]:
         for precision in dict.fromkeys((devices.precision, "f32")):
             runtimes[f"before ({precision})"] = OpenVINORuntime(model, precision)
     runtimes["after"] = after.runtime
+    log.info("racing %s", " against ".join(runtimes))
     return race(runtimes, config.size, config.rounds)
 
 

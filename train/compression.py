@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
 
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.models.registry import Model, open_model
@@ -139,7 +142,8 @@ def calibration_crops(config: CompressConfig, training: FitConfig, model: Model)
 
     train, _ = load_data(training)
     crops = crops_of(dataclasses.replace(training, augment=PLAIN), model.card.layout, train)
-    return [crops[k]["image"].numpy().transpose(1, 2, 0).copy() for k in range(config.calibration)]
+    todo = tqdm(range(config.calibration), "calibration crops", file=sys.stderr, disable=None)
+    return [crops[k]["image"].numpy().transpose(1, 2, 0).copy() for k in todo]
 
 
 def make_int8(config: CompressConfig, model: Model) -> tuple[Loaded, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from typing import TYPE_CHECKING
@@ -13,11 +14,13 @@ from napari_nucseg.errors import NucSegError
 from train.figures_config import FiguresConfig
 from train.figures_embed import Embedded, embed
 from train.figures_style import MARKERS, colour, new_figure
+from train.report import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+log = logging.getLogger(__name__)
 _MISSING = "The figure 'umap' needs umap-learn and scikit-learn; pip install 'napari-nucseg[train]'."
 
 
@@ -53,6 +56,9 @@ def lay_out(features: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
             import umap
     except ImportError as error:
         raise NucSegError(_MISSING) from error
+    log.info(
+        "laying %s out by UMAP, which takes a minute for some thousands", counted(len(features), "nucleus")
+    )
     neighbours = min(15, len(features) - 1)
     # spectral layouts need more points than they have dimensions
     start = "spectral" if len(features) > 20 else "random"

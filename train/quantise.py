@@ -60,6 +60,7 @@ def quantise(model: Model, crops: Sequence[NDArray[np.uint8]], path: Path) -> Pa
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     path.parent.mkdir(parents=True, exist_ok=True)
+    log.info("choosing the scales of 8 bit on %d crops, which takes a minute or two", len(crops))
     whole = to_openvino(model, path.with_name("float.xml"))
     try:
         network = openvino_core().read_model(whole)

@@ -155,6 +155,8 @@ def test_sets_without_labels_are_left_out(work):
         (["--arms", "mes"], "Arm 'mes'"),
         (["--seeds", "1", "1"], "each once"),
         (["--settings", "distil.output=0"], "nothing to ablate"),
+        (["--figures", "bPQ", "toy/Aji"], "'toy/Aji' is none of a validation; did you mean 'toy/AJI'?"),
+        (["--figures", "toy/mPQ (shipped)"], "did you mean 'toy/mPQ (own)'?"),
         (["--settings", "lop.steps=1"], "did you mean 'loop'"),
     ],
 )
@@ -162,7 +164,7 @@ def test_mistakes_are_one_sentence(work, capsys, given, says):
     assert run(work, *given) == 2
     message = capsys.readouterr().err
     assert says in message
-    assert message.count("\n") == 1
+    assert message.count("\n") == 1  # and no run was begun
 
 
 def test_a_training_without_comparisons_has_nothing_to_ablate(work):
