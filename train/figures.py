@@ -6,8 +6,8 @@
   python -m train.figures classes --held-out train/configs/student.toml
   python -m train.figures curves  --models runs/a runs/b --panels total bPQ
 
-The images of a test split are for final figures only. Classes have colours that the colour-blind can tell apart, also in
-print; those of a model's card are for the screen.
+The images of a test split are for final figures only. Classes have colours that the colour-blind can tell
+apart, also in print; those of a model's card are for the screen.
 """
 
 from __future__ import annotations
