@@ -104,24 +104,29 @@ def known_images(
     told : list of str
         What a reader of the figures must know.
     """
-    these, own = f"these {counted(len(chosen.items), 'image')}", places(chosen.items)
+    number, own = len(chosen.items), places(chosen.items)
     seen = trained_on(training.get("config") or {}, chosen.folder)
     count, told = None if seen is None else len(seen & own), []
     if count:
-        were = "was" if count == 1 else "were"
         told.append(
-            f"{count} of {these} {were} in the training of {name}, or of what it learnt from: its figures on them tell "
-            "little of new images."
+            f"The training of {name}, or of what it learnt from, had {_some(count, number)}: the figures tell little "
+            "of new images."
         )
     elif count is None and unsure:
         told.append(f"These may be training images of {name}, learnt by heart (see --held-out).")
     tuned = len(tuned_on(training, chosen.folder) & own)
     if tuned:
         told.append(
-            f"The thresholds of {name} were chosen on {tuned} of {these}, which flatters it here, also beside a model "
-            "whose thresholds were not."
+            f"The thresholds of {name} were chosen on {_some(tuned, number)}, which flatters it here, also beside a "
+            "model whose thresholds were not."
         )
     return {"trained_on": count, "thresholds_chosen_on": tuned}, told
+
+
+def _some(part: int, whole: int) -> str:
+    if part < whole:
+        return f"{part:,} of these {counted(whole, 'image')}"
+    return "this very image" if whole == 1 else f"these very {counted(whole, 'image')}"
 
 
 def places(items: Iterable[Listed]) -> set[tuple[str, str]]:

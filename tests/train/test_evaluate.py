@@ -443,7 +443,7 @@ def test_a_part_of_the_images_does_not_replace_the_report_on_all(command):
     ("held", "count", "said"),
     [
         (None, None, "may be training images of fake"),
-        (["im_1", "im_3"], 2, "2 of these 4 images were in the training of fake"),
+        (["im_1", "im_3"], 2, "training of fake, or of what it learnt from, had 2 of these 4 images"),
     ],
 )
 def test_images_of_the_training_are_told(command, consep, monkeypatch, capsys, held, count, said):
