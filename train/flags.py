@@ -121,7 +121,8 @@ def run_flags(
         if the user stopped it.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("train").setLevel(logging.INFO)
+    for name in ("train", "__main__"):  # the latter is the command's own module under python -m
+        logging.getLogger(name).setLevel(logging.INFO)
     try:
         action(parse(cls, argv, prog=prog, about=about, example=example))
     except NucSegError as error:
