@@ -175,6 +175,12 @@ def test_detection_hand_computed():
     assert m.detection_f1(true, list("aabb"), pred, list("abba")).f1_c == {"a": r.f1_c[1], "b": r.f1_c[2]}
 
 
+def test_centres_far_apart_count_for_the_pairing_of_near_ones():
+    """The least total distance pairs 0 with 9 and 10 with 100: a pairing within the radius alone would find (10, 9)."""
+    found = m.detection_f1([(0, 0), (10, 0)], [1, 1], [(9, 0), (100, 0)], [1, 1], radius=5)
+    assert found.counts == m.DetectionCounts({}, {1: 2}, {1: 2})
+
+
 def test_detection_with_an_empty_side_adds_only_what_is_there():
     none, some = np.zeros((0, 2)), [[0.0, 0.0], [5.0, 5.0]]
     missed = m.detection_f1(some, [1, 2], none, [])
