@@ -11,7 +11,7 @@ import textwrap
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,13 +50,35 @@ def from_mapping(cls: type[T], data: Mapping[str, Any], prefix: str = "") -> T:
     hints = typing.get_type_hints(cls)
     for key in data:
         if key not in hints:
-            near = difflib.get_close_matches(key, hints, 1)
+            near = difflib.get_close_matches(key, hints, 1) or [k for k in keys(cls) if k.endswith(f".{key}")]
             hint = f"did you mean '{prefix}{near[0]}'?" if near else f"known are {', '.join(hints)}."
             raise NucSegError(f"Config key '{prefix}{key}' is not known; {hint}")
     for item in dataclasses.fields(typing.cast(Any, cls)):
         if item.name not in data and _default(item) is dataclasses.MISSING:
             raise NucSegError(f"Config key '{prefix}{item.name}' is missing; see --help for what it means.")
     return cls(**{k: _coerce(v, hints[k], prefix + k) for k, v in data.items()})
+
+
+def keys(cls: type, prefix: str = "") -> Iterator[str]:
+    """Yield every key of a config dataclass, those of nested ones with dots; without tables of names you choose."""
+    hints = typing.get_type_hints(cls)
+    for item in dataclasses.fields(typing.cast(Any, cls)):
+        if dataclasses.is_dataclass(kind := hints[item.name]):
+            yield from keys(typing.cast(type, kind), f"{prefix}{item.name}.")
+        else:
+            yield prefix + item.name
+
+
+def option_of(cls: type, option: str, value: str) -> str:
+    """Return one sentence on how an option that a command does not have, such as ``--steps``, is written as a key."""
+    word = option.removeprefix("--").replace("-", "_")
+    known = list(keys(cls))
+    ends = {key.rpartition(".")[2]: key for key in reversed(known)}  # of several keys, the first
+    near = difflib.get_close_matches(word, [*known, *ends], 1)
+    if not near:
+        return f"'{option}' is no option; settings are written key.sub=value, see --help for the keys."
+    shown = "VALUE" if not value or value.startswith("-") or "=" in value else value
+    return f"'{option}' is no option; write {ends.get(near[0], near[0])}={shown}."
 
 
 TRAINING = ("fit", "teach", "distill")
