@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +13,8 @@ import torch
 
 from napari_nucseg.errors import NucSegError
 from train import distributed
-from train.config import describe, load_config
+from train.config import describe, load_config, option_of
+from train.interrupt import terminable
 
 T = TypeVar("T")
 
@@ -27,15 +28,44 @@ def config_parser(cls: type, prog: str, about: str, example: str) -> argparse.Ar
         f"keys of the config, with their defaults (a key given on the command line wins):\n{describe(cls)}"
     )
     parser = argparse.ArgumentParser(
-        prog=prog, description=about, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog,
+        description=about,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--config", type=Path, help="a TOML file, see train/configs")
     parser.add_argument("overrides", nargs="*", help="key.sub=value, for example loop.steps=2000")
     return parser
 
 
+def parse(cls: type[T], argv: Sequence[str], prog: str, about: str, example: str) -> T:
+    """Read the config of a command from its arguments.
+
+    Raises
+    ------
+    NucSegError
+        From `load_config`; or there is an option that is none, such as ``--steps 60``.
+    """
+    parser = config_parser(cls, prog, about, example)
+    known = {option for action in parser._actions for option in action.option_strings}
+    for k, word in enumerate(argv):
+        option, _, value = word.partition("=")
+        if word.startswith("--") and option not in known:
+            raise NucSegError(option_of(cls, option, value or [*argv, ""][k + 1]))
+    args = parser.parse_args(argv)
+    return load_config(cls, args.config, args.overrides, prog.rpartition(".")[2])
+
+
 def run_command(
-    action: Callable[[T], None], cls: type[T], argv: list[str] | None, *, prog: str, about: str, example: str
+    action: Callable[[T], None],
+    cls: type[T],
+    argv: Sequence[str] | None,
+    *,
+    prog: str,
+    about: str,
+    example: str,
+    then: Callable[[T], str] | None = None,
 ) -> int:
     """Read the config of a command and run it.
 
@@ -45,18 +75,21 @@ def run_command(
     cls : dataclass of the config
     argv : arguments without the program's name, None for those of the process
     prog, about, example : for ``--help``; `prog` such as ``python -m train.fit``
+    then : the command that comes next as a rule
 
     Returns
     -------
     int
-        Exit status: 0, 1 if the user stopped it, 2 after a `NucSegError`, an `OSError` or for want of
-        the GPU's memory, told in one sentence.
+        Exit status: 0, 130 if it was stopped by Ctrl+C or SIGTERM, 2 after a `NucSegError`, an `OSError` or for want
+        of the GPU's memory, told in one sentence.
     """
-    args = config_parser(cls, prog, about, example).parse_args(argv)
-    level = logging.INFO if distributed.rank() == 0 else logging.WARNING
+    lead = distributed.rank() == 0
+    level = logging.INFO if lead else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", stream=sys.stdout)
     try:
-        action(load_config(cls, args.config, args.overrides, prog.rpartition(".")[2]))
+        with terminable():
+            config = parse(cls, sys.argv[1:] if argv is None else argv, prog, about, example)
+            action(config)
     except NucSegError as error:
         print(error, file=sys.stderr)
         return 2
@@ -70,7 +103,10 @@ def run_command(
         way = "lower loop.batch_size and raise loop.accumulate by as much, in another run folder."
         print(f"The GPU's memory is full ({what}); {way}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("Stopped; the same command goes on from the last checkpoint.", file=sys.stderr)
-        return 1
+    except KeyboardInterrupt as error:
+        if lead:
+            print(str(error) or "Stopped before the training; the same command begins it.", file=sys.stderr)
+        return 130
+    if then is not None and lead:
+        print(f"Next: {then(config)}")
     return 0

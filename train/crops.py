@@ -16,6 +16,7 @@ from napari_nucseg.core.targets import make_targets
 from train.aims import Aims, CropConfig
 from train.augment import AugmentConfig, augment_colour, random_affine, warp
 from train.data import AnnotatedImage, SetConfig
+from train.interrupt import deaf
 from train.orient import Orientation
 
 __all__ = ["Batch", "CropConfig", "Crops", "Sample", "loader", "to_batch_item"]
@@ -123,6 +124,7 @@ def loader(
     batch_size: int,
     workers: int,
     share: tuple[int, int] = (0, 1),
+    pinned: bool = False,
 ) -> DataLoader[Batch]:
     """Return batches of crops start..stop - 1 in order, whatever the number of workers.
 
@@ -131,11 +133,14 @@ def loader(
     share : (rank, world)
         Of the batches of the sequence, process `rank` of `world` gets every `world`-th, beginning with its own: N
         processes with batch b see together what one with N * b sees.
+    pinned : bool
+        Put batches where CUDA can fetch them while it computes.
     """
     return DataLoader(
         crops,
         batch_sampler=_Share(start, stop, batch_size, *share),
         num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pinned,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=deaf,
     )

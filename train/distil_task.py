@@ -232,9 +232,8 @@ class DistillTask(nn.Module):
             parts = self._on_labels(raw, batch)
             if not c.output and not self._pairs:
                 return parts
-            parts = {name: value for name, value in parts.items() if name != "total"} | {
-                "labels": parts["total"]
-            }
+            labels, unknown = parts.pop("total"), parts["foreground"].isnan()
+            parts["labels"] = torch.where(unknown, math.nan, labels)
             told = self._teacher(batch["image"].to(raw.device), self.levels, batch.get("orientation"))
             extra = torch.zeros((), device=raw.device)
             if c.output:
@@ -244,7 +243,7 @@ class DistillTask(nn.Module):
             if self._pairs:
                 parts["features"] = self._features(features, told)
                 extra = extra + c.feature * parts["features"]
-            return {**parts, "total": parts["labels"] + self._rise() * extra}
+            return {**parts, "total": labels + self._rise() * extra}
 
     def _rise(self) -> Tensor | float:
         """Return the share of the teacher's weights that this step gets, and count the step."""
@@ -256,7 +255,10 @@ class DistillTask(nn.Module):
         return share
 
     def _on_labels(self, raw: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Return the student's own losses on those images of a batch that have labels; zeros if none has."""
+        """Return the student's own losses on those images of a batch that have labels.
+
+        If none has, the parts are NaN, since they are not known, and the total is 0.
+        """
         if "foreground" in batch:
             known = batch.get("labelled")
             if known is None:
@@ -265,8 +267,8 @@ class DistillTask(nn.Module):
                 names = ("foreground", "distance", "centre", "boundary", "type")
                 with distributed.alone():  # another process may have no labelled image in this step
                     return self.task.losses(raw[known], {name: batch[name][known] for name in names})
-        nothing = raw.sum() * 0
-        return {f.name: nothing for f in dataclasses.fields(LossWeights)} | {"total": nothing}
+        unknown = torch.full((), math.nan, device=raw.device)
+        return {f.name: unknown for f in dataclasses.fields(LossWeights)} | {"total": raw.sum() * 0}
 
     def _outputs(self, raw: Tensor, told: TeacherOutput) -> dict[str, Tensor]:
         c = self.config

@@ -200,8 +200,10 @@ def distill(config: DistillRunConfig) -> None:
     task = DistillTask(student, teacher, config.distil, frequencies(counts), config.loop.accumulate)
     warn_of_full_disk(config, teacher, task)
     crops = distilled_crops(config, teacher, student, train)
-    who = {"teacher": teacher.fingerprint} | fingerprint(beginning)
-    carry_out(config, Training("distill", student, task, crops, train, held, who))
+    # kept outputs are rounded, so that a student of them is another one; where they are kept is all the same
+    who = {"teacher": teacher.fingerprint, "cached": config.cache is not None} | fingerprint(beginning)
+    begins = beginning is not None
+    carry_out(config, Training("distill", student, task, crops, train, held, who, begins))
     if isinstance(teacher, CachedTeacher):
         log.info("teacher outputs: %d computed, %d read from the cache", teacher.misses, teacher.hits)
 
@@ -216,6 +218,7 @@ def main(argv: list[str] | None = None) -> int:
         about="Train a student from labels and from what a teacher says.",
         example="python -m train.distill --config train/configs/student.toml teacher=runs/teacher "
         "run=runs/distilled distil.feature_loss=mse",
+        then=lambda config: f"python -m train.thresholds --run {config.run}",
     )
 
 

@@ -73,9 +73,26 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def mean(values: Tensor) -> Tensor:
-    """Return the mean of a tensor over the processes."""
-    return summed(values) / world()
+def known_mean(values: Tensor, always: int) -> list[float]:
+    """Return the mean of each column of a (parts, columns) tensor over the parts of all processes.
+
+    NaN is left out as not known, and is the mean where nothing is; but in the column `always` it stays what it is.
+    """
+    known = ~values.isnan()
+    known[:, always] = True
+    sums = summed(torch.stack([torch.where(known, values, 0.0).sum(0), known.sum(0).to(values.dtype)]))
+    means: list[float] = (sums[0] / sums[1]).tolist()
+    return means
+
+
+def anyone(wanted: bool, device: torch.device) -> bool:
+    """Return whether a process, of whatever rank, wants something; all of them get the same answer."""
+    return wanted if world() == 1 else bool(summed(torch.tensor(float(wanted), device=device)) > 0)
+
+
+def wait() -> None:
+    """Wait until all processes are here."""
+    gathered(None)
 
 
 def summed(values: Tensor) -> Tensor:

@@ -97,7 +97,8 @@ def fit(config: FitConfig) -> None:
     if beginning is not None:
         take_weights(task.network, config.data.classes, beginning)
     crops = crops_of(config, task.layout, train)
-    carry_out(config, Training("fit", task, task, crops, train, held, fingerprint(beginning)))
+    begins = beginning is not None
+    carry_out(config, Training("fit", task, task, crops, train, held, fingerprint(beginning), begins))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -109,6 +110,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m train.fit",
         about="Train a student from labels alone.",
         example="python -m train.fit --config train/configs/mine.toml data.root=data begin=default",
+        then=lambda config: f"python -m train.thresholds --run {config.run}",
     )
 
 

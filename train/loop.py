@@ -33,10 +33,13 @@ from napari_nucseg.errors import NucSegError
 from train import distributed
 from train.best import Best
 from train.crops import Batch, loader
+from train.interrupt import Interrupt, Stopped
 from train.loop_config import LoopConfig
+from train.loop_words import difference, figures_in_short, where_it_goes_on
 from train.optim import learning_rate, native_precision, parameter_groups, precision, update_ema
+from train.progress import Progress
 from train.runlog import RunLog
-from train.step import Losses, Stopwatch, seed_part
+from train.step import Losses, seed_part
 
 __all__ = ["Loop", "LoopConfig"]
 log = logging.getLogger(__name__)
@@ -99,8 +102,15 @@ class Loop:
             log.warning("loop.amp=bf16 may be slow on this device (%s); try loop.amp=%s", self.device, better)
         self.losses = Losses(self.device, dtype)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype is torch.float16)
-        self.best, self.watch = Best(config.patience), Stopwatch()
+        if config.warmup >= config.steps:
+            log.warning(
+                "loop.warmup=%d leaves none of loop.steps=%d at loop.lr=%g; lower it",
+                config.warmup, config.steps, config.lr,
+            )  # fmt: skip
+        self.best, self.progress = Best(config.patience), Progress(config, run, self.device)
         self.step = self._bad = 0
+        self.validated = -1  # step of the last validation
+        self.saved: int | None = None  # step of the last checkpoint
         self._drawn = time.monotonic()
         self._restore(run.load("last.pt"))
 
@@ -122,8 +132,14 @@ class Loop:
             "scaler": self.scaler.state_dict(),
             "best": self.best.state(),
             "step": self.step,
+            "validated": self.validated,
+            "recent": self.progress.recent,
             "identity": json.dumps(self.identity),
         }
+
+    def _save(self) -> None:
+        self.run.save("last.pt", self._state())
+        self.saved = self.step
 
     def _restore(self, state: dict[str, Any] | None) -> None:
         if len(set(distributed.gathered(state and state["step"]))) > 1:
@@ -131,7 +147,9 @@ class Loop:
                 f"Run '{self.run.folder}' is not the same for every process; put it where all machines see it."
             )
         if state is None:
-            self.run.rewind(0)
+            if self.run.holds("config.json"):
+                log.info("run '%s' has no checkpoint yet: it begins anew", self.run.folder)
+            self.run.rewind(0, validated=False)
             return
         before = json.loads(state["identity"])
         for key in sorted(before.keys() | self.identity.keys()):
@@ -146,9 +164,10 @@ class Loop:
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
         self.best.restore(state["best"])
-        self.step = state["step"]
-        self.run.rewind(self.step)
-        log.info("resumed at step %d", self.step)
+        self.step = self.saved = state["step"]
+        self.validated, self.progress.recent = state["validated"], state["recent"]
+        self.run.rewind(self.step, self.validated == self.step)
+        log.info("goes on at step %d of %d", self.step, self.config.steps)
 
     def _gradients(self, batches: Iterator[Batch]) -> dict[str, float]:
         """Leave the gradients of the next step in the parameters; return its mean losses over all processes."""
@@ -157,7 +176,7 @@ class Loop:
         seen: list[torch.Tensor] = []
         names: list[str] = []
         for part in range(parts):
-            batch = self.watch.waiting(batches)
+            batch = self.progress.watch.waiting(batches)
             seed_part(self.config.seed, self.step, part, self.rank)
             waits = isinstance(self.model, DistributedDataParallel) and part < parts - 1
             # the processes exchange gradients once a step, with its last part
@@ -166,8 +185,7 @@ class Loop:
                 self.scaler.scale(losses["total"] / parts).backward()
             names = list(losses)
             seen.append(torch.stack([losses[name].detach().float() for name in names]))
-        means = distributed.mean(torch.stack(seen).mean(0)).tolist()
-        return dict(zip(names, means, strict=True))
+        return dict(zip(names, distributed.known_mean(torch.stack(seen), names.index("total")), strict=True))
 
     def _train_step(self, batches: Iterator[Batch]) -> dict[str, float]:
         began = time.perf_counter()
@@ -189,7 +207,7 @@ class Loop:
         # early steps average over few weights, so that the start is forgotten soon
         update_ema(self.average, self.task, min(c.ema, (1 + self.step) / (10 + self.step)))
         self.step += 1
-        self.watch.add(time.perf_counter() - began, self.crops_per_step)
+        self.progress.watch.add(time.perf_counter() - began, self.crops_per_step)
         return losses
 
     def _statistics(self) -> list[torch.Tensor]:
@@ -210,55 +228,65 @@ class Loop:
                 "another run folder."
             )
 
-    def fit(self, validate: Callable[[nn.Module], dict[str, float]]) -> None:
+    @property
+    def finished(self) -> bool:
+        """Whether the schedule, or patience, is at its end."""
+        return self.step >= self.config.steps or self.best.exhausted
+
+    def fit(self, validate: Callable[[nn.Module], dict[str, float]], at_start: bool = False) -> None:
         """Run to `config.steps`, or until patience ends; `validate` gets the averaged task and returns figures.
 
         Every process calls `validate` (it may share the images out among them), what process 0 gets is used.
+
+        Parameters
+        ----------
+        validate : callable
+        at_start : bool
+            Validate before the first step too: of weights that are trained already.
+
+        Raises
+        ------
+        Stopped
+            On demand, see `train.interrupt`: all processes after the same step, which is saved.
         """
         c, per_step = self.config, self.crops_per_step
         self.task.train()
         batches = iter(
-            loader(self.crops, self.step * per_step, c.steps * per_step, c.batch_size, c.workers, self._share)
-        )
-        began, first = time.monotonic(), self.step
-        recent: list[dict[str, float]] = []
-        while self.step < c.steps and not self.best.exhausted:
-            recent.append(self._train_step(batches))
-            last = self.step == c.steps
-            if self.step % c.log_every == 0 or last:
-                self._report({k: sum(r[k] for r in recent) / len(recent) for k in recent[0]}, began, first)
-                recent = []
-            if self.step % c.validate_every == 0 or last:
-                self._validate(validate)
-            if self.step % c.checkpoint_every == 0 or last or self.best.exhausted:
-                self.run.save("last.pt", self._state())
-        if self.step > first:
-            self._draw()
-        if self.best.exhausted:
-            log.info(
-                "stopped at step %d: bPQ %.4f of step %d stays best",
-                self.step,
-                self.best.value,
-                self.best.step,
-            )
+            loader(self.crops, self.step * per_step, c.steps * per_step, c.batch_size, c.workers, self._share,
+                   self.device.type == "cuda")
+        )  # fmt: skip
+        self.progress.begin(first := self.step)
+        with Interrupt(speaks=self.rank == 0) as interrupt:
+            try:
+                if self.step or at_start:
+                    self._validate_if_due(validate)
+                while not self.finished:
+                    losses = self._train_step(batches)
+                    self.progress.tell(self.step, losses)
+                    if distributed.anyone(interrupt.wanted, self.device):
+                        self._save()
+                        distributed.wait()  # torchrun ends them all when one has ended
+                        raise Stopped(where_it_goes_on(self.step, c.steps, self.saved))
+                    if not self._validate_if_due(validate) and self.step % c.checkpoint_every == 0:
+                        self._save()
+                if self.step > first:
+                    self._draw()
+            except KeyboardInterrupt as error:
+                raise Stopped(where_it_goes_on(self.step, c.steps, self.saved)) from error
 
     @property
     def _share(self) -> tuple[int, int]:
         return self.rank, self.world
 
-    def _report(self, means: dict[str, float], began: float, first: int) -> None:
-        speed = self.watch.read()
-        if self.device.type == "cuda":
-            speed["peak_memory_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
-        named = {f"train/{k}": v for k, v in means.items()} | {f"speed/{k}": v for k, v in speed.items()}
-        self.run.metrics(self.step, named)
-        pace = (time.monotonic() - began) / (self.step - first)
-        text = " ".join(f"{k} {v:.3f}" for k, v in means.items())
-        log.info(
-            "step %d/%d  %s  %.2f s/step  %.1f images/s (%.0f %% waiting for data)  ETA %.0f min",
-            self.step, self.config.steps, text, pace, speed["images_per_s"], 100 * speed["data_wait"],
-            pace * (self.config.steps - self.step) / 60,
-        )  # fmt: skip
+    def _validate_if_due(self, validate: Callable[[nn.Module], dict[str, float]]) -> bool:
+        due = self.step % self.config.validate_every == 0 or self.step == self.config.steps
+        if not due or self.validated == self.step:
+            return False
+        if self.step:  # a validation may take long: whatever ends it, no step is lost
+            self._save()
+        self._validate(validate)
+        self._save()
+        return True
 
     def _validate(self, validate: Callable[[nn.Module], dict[str, float]]) -> None:
         # without `sync_norm` the running statistics of batch norm are each process' own
@@ -266,14 +294,17 @@ class Loop:
         values = {**validate(self.average), **self._held_losses()}
         values = distributed.from_lead(values)
         self.run.metrics(self.step, {f"val/{k}": v for k, v in values.items()})
-        log.info("validation at %d: %s", self.step, " ".join(f"{k} {v:.4f}" for k, v in values.items()))
-        if self.best.update(self.step, values):
+        better = self.best.update(self.step, values)
+        best = " (best so far)" if better and self.step else ""
+        log.info("validation at %d: %s%s", self.step, figures_in_short(values), best)
+        if better:
             about = {
                 "step": self.step,
                 self.best.figure: self.best.value,
                 "identity": json.dumps(self.identity),
             }
             self.run.save("best.pt", {"average": self.average.state_dict(), **about})
+        self.validated = self.step
         if time.monotonic() > self._drawn + SECONDS_BETWEEN_CURVES:
             self._draw()
 
@@ -288,13 +319,3 @@ class Loop:
         count = self.config.validation_crops // size * size
         batches = loader(self.held, 0, count, size, 0, self._share)
         return {f"loss_{k}": v for k, v in self.losses.mean(self.average, batches).items()}
-
-
-def difference(key: str, before: Any, now: Any) -> str:
-    """Return in words how a value of a run's identity differs; of a list only something that one of the two lacks."""
-    if not (isinstance(before, list) and isinstance(now, list) and max(len(before), len(now)) > 4):
-        return f"{key}={before}, not {now}"
-    for word, these, those in (("with", before, now), ("without", now, before)):
-        if odd := [x for x in these if x not in set(those)]:
-            return f"{len(before)} {key}, {word} '{odd[0]}', not these {len(now)}"
-    return f"{key} in another order or number"

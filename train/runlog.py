@@ -27,7 +27,7 @@ class RunLog:
     """Write a training run to a folder.
 
     Files: ``config.json``, ``metrics.csv`` (long form: time, step, name, value; appended, so a kill loses
-    nothing), ``last.pt`` (all that resuming needs), ``best.pt`` (averaged weights of the best validation),
+    nothing), ``last.pt`` (all that resuming needs), ``best.pt`` (averaged weights of the best validation so far),
     ``curves.png``. Of several training processes only the first writes; all may read.
     """
 
@@ -42,6 +42,25 @@ class RunLog:
             raise NucSegError(
                 f"Run folder '{self.folder}' cannot be made ({error.strerror}); give another one with run=FOLDER."
             ) from error
+
+    def holds(self, *names: str) -> bool:
+        """Return whether one of these files is there."""
+        return any((self.folder / name).is_file() for name in names)
+
+    def check(self) -> None:
+        """Refuse a folder that holds other things than a run.
+
+        Raises
+        ------
+        NucSegError
+            It holds something, but no run.
+        """
+        if not self.folder.is_dir() or self.holds("config.json", "metrics.csv", "last.pt"):
+            return
+        if other := sorted(p.name for p in self.folder.iterdir() if not p.name.startswith(".")):
+            raise NucSegError(
+                f"Folder '{self.folder}' holds no run but '{other[0]}'; give a new or empty one with run=FOLDER."
+            )
 
     def config(self, data: dict[str, Any]) -> None:
         """Write the configuration of this run."""
@@ -64,14 +83,19 @@ class RunLog:
             for name, value in values.items():
                 writer.writerow([f"{time.time():.1f}", step, name, f"{value:.6g}"])
 
-    def rewind(self, step: int) -> None:
-        """Drop what was measured after a step: a resumed run measures it again."""
+    def rewind(self, step: int, validated: bool = True) -> None:
+        """Drop what was measured after a step, or in its validation unless `validated`: it is measured again."""
         path = self.folder / "metrics.csv"
         if not self.writes or not path.exists():
             return
         with path.open(newline="", encoding="utf-8") as handle:
             rows = list(csv.reader(handle))
-        kept = rows[:1] + [row for row in rows[1:] if len(row) == 4 and int(row[1]) <= step]
+
+        def stays(row: list[str]) -> bool:
+            last = step if validated or not row[2].startswith("val/") else step - 1
+            return int(row[1]) <= last
+
+        kept = rows[:1] + [row for row in rows[1:] if len(row) == 4 and stays(row)]
         with path.with_suffix(".tmp").open("w", newline="", encoding="utf-8") as handle:
             csv.writer(handle).writerows(kept)
         os.replace(path.with_suffix(".tmp"), path)

@@ -23,6 +23,7 @@ from train.augment import AugmentConfig
 from train.config import from_mapping, to_mapping
 from train.crops import Batch, CropConfig, Crops
 from train.data import AnnotatedImage, DataConfig
+from train.identity import identity
 from train.loop import Loop, LoopConfig
 from train.runlog import RunLog
 from train.task import LossWeights, MapTask
@@ -119,9 +120,16 @@ def load_data(
     ------
     NucSegError
         There are none, or a set without labels where `unlabelled` says that these are of no use; or the device is not
-        there.
+        there, or the run folder holds other things.
     """
     choose_device(config.device)  # rather now than after all images are read
+    RunLog(config.run).check()
+    if not config.data.sets:
+        raise NucSegError(
+            "data.sets is empty, so that there is nothing to train on; give --config FILE.toml, such as "
+            "train/configs/mine.toml."
+        )
+    log.info("run '%s': reading the images of %s", config.run, ", ".join(config.data.sets))
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.loop.seed)
@@ -173,6 +181,8 @@ class Training:
         Training and validation images.
     also : dict
         More of what makes the run the one it is.
+    begins : bool
+        Whether the weights are trained already, so that figures of them tell whether more training helps.
     """
 
     command: str
@@ -182,6 +192,7 @@ class Training:
     train: list[AnnotatedImage]
     held: list[AnnotatedImage]
     also: dict[str, Any] = field(default_factory=dict)
+    begins: bool = False
 
 
 def carry_out(config: RunConfig, training: Training) -> None:
@@ -193,47 +204,25 @@ def carry_out(config: RunConfig, training: Training) -> None:
             f"crop.size={config.crop.size} doesn't fit the network; it must be a multiple of {stride}."
         )
     millions = sum(p.numel() for p in net.parameters()) / 1e6
-    sizes = len(training.train), len(training.held)
-    log.info("%d training, %d validation images; %.2f M parameters", *sizes, millions)
+    bare = sum(not image.labelled for image in training.train)
+    without = f" and {bare} without labels" if bare else ""
+    sizes = len(training.train) - bare, without, len(training.held)
+    log.info("%d training images%s, %d for validation; %.2f M parameters", *sizes, millions)
     held = validation_crops(training.held, config.data.sets, layout, config.crop, config.loop.seed)
     who = identity(config, training.train) | training.also
     card = draft_card(config, training.student)
     loop = Loop(training.task, training.crops, config.loop, run, choose_device(config.device), who, held)
     run.config({"command": training.command, **to_mapping(config)})
-    loop.fit(Validator(training.held, card))
+    loop.fit(Validator(training.held, card), training.begins)
+    log.info("done: %s", outcome(config, loop))
 
 
-HARMLESS = (
-    "run",
-    "device",
-    "threads",
-    "data.cache_gb",
-    "loop.workers",
-    "loop.log_every",
-    "loop.checkpoint_every",
-    "loop.validate_every",
-    "loop.validation_crops",
-    "loop.patience",
-)
-"""Settings that may change from one start of a run to the next: they do not change the weights."""
-
-
-def identity(config: RunConfig, train: list[AnnotatedImage]) -> dict[str, Any]:
-    """Return what makes a run the one it is: flat settings and the training images."""
-    flat: dict[str, Any] = {"training images": [f"{im.dataset}/{im.name}" for im in train]}
-
-    def walk(node: Any, prefix: str) -> None:
-        for key, value in node.items():
-            name = f"{prefix}{key}"
-            if name in HARMLESS:
-                continue
-            if isinstance(value, dict):
-                walk(value, name + ".")
-            else:
-                flat[name] = value
-
-    walk(to_mapping(config), "")
-    return flat
+def outcome(config: RunConfig, loop: Loop) -> str:
+    """Return in words how far a finished run came and which of its weights are used, see `checkpoint_of`."""
+    best, used = loop.best, checkpoint_of(config.run, config).name
+    early = f" of {config.loop.steps}, for want of a better bPQ" if loop.step < config.loop.steps else ""
+    highest = f"; bPQ was highest at step {best.step} (best.pt, {best.value:.3f})" if best.value >= 0 else ""
+    return f"{loop.step} steps{early}{highest}; '{config.run}' stands for {used}"
 
 
 def run_folder(path: Path) -> Path:
@@ -242,7 +231,11 @@ def run_folder(path: Path) -> Path:
 
 
 def checkpoint_of(path: Path, config: RunConfig) -> Path:
-    """Return the checkpoint that stands for a run: the one given, the best if it was to stop early, else the last."""
+    """Return the checkpoint that stands for a run: the one given; best.pt with `loop.patience`, last.pt without.
+
+    A run without patience is meant to go to the end of its schedule, where the learning rate is lowest; to take the
+    best of its validations instead would choose by the images that are to judge it.
+    """
     if path.suffix == ".pt":
         return path
     early = config.loop.patience and (path / "best.pt").is_file()
@@ -261,7 +254,7 @@ def load_run(path: Path) -> tuple[RunConfig, MapTask]:
     Raises
     ------
     NucSegError
-        There is no run, or no checkpoint yet.
+        There is no run, or no checkpoint yet, or one of another shape than the config says.
     """
     folder = run_folder(path)
     try:
@@ -284,5 +277,12 @@ def load_run(path: Path) -> tuple[RunConfig, MapTask]:
     task: MapTask = module.build_task(config, np.zeros(len(config.data.classes)))
     # a distilled student is one part of what was trained
     own = {k.removeprefix("task."): v for k, v in state["average"].items() if k.startswith("task.")}
-    task.load_state_dict(own or state["average"])
+    try:
+        task.load_state_dict(own or state["average"])
+    except RuntimeError as error:
+        what = str(error).splitlines()[1:2] or [str(error)]
+        raise NucSegError(
+            f"Checkpoint '{folder / name}' does not fit the config.json beside it ({what[0].strip().rstrip('.')}); put "
+            "back the one that the run wrote."
+        ) from error
     return config, task.eval()

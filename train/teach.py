@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.command import run_command
+from train.runlog import RunLog
 from train.runs import (
     RunConfig,
     Training,
@@ -87,7 +88,9 @@ def teach(config: TeachConfig) -> None:
         log.warning("teacher.weights without mean and std: public weights expect their own, see --help")
     train, held = load_data(config)
     counts = nucleus_counts(train, len(config.data.classes))
-    task = task_around(build_teacher(network_config(config)), config, counts)
+    # the public weights are needed once: a run that goes on has its own
+    build = Teacher if RunLog(config.run).holds("last.pt") else build_teacher
+    task = task_around(build(network_config(config)), config, counts)
     carry_out(config, Training("teach", task, task, crops_of(config, task.layout, train), train, held))
 
 
@@ -100,6 +103,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m train.teach",
         about="Train a teacher: a large network that is never shipped, but tells a student what it sees.",
         example="python -m train.teach --config train/configs/pannuke.toml teacher.weights=hipt_vit256.pth",
+        then=lambda config: f"python -m train.distill --config FILE.toml teacher={config.run}",
     )
 
 

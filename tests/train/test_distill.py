@@ -113,7 +113,7 @@ def test_runs_of_every_command_are_read_back(work):
     assert load_run(work / "student" / "best.pt")[1].layout == task.layout
 
 
-def test_a_distillation_goes_on_exactly_where_it_was(work, monkeypatch):
+def test_a_distillation_goes_on_exactly_where_it_was(work, monkeypatch, capsys):
     """Killed in the fourth of four steps, with the warm-up at its end and a pool that comes again."""
     short = ("loop.steps=4", "loop.checkpoint_every=2")
     assert run(work, *short, name="whole") == 0
@@ -125,9 +125,10 @@ def test_a_distillation_goes_on_exactly_where_it_was(work, monkeypatch):
         return forward(self, batch)
 
     monkeypatch.setattr(DistillTask, "forward", dies)
-    assert run(work, *short, name="parts") == 1
+    assert run(work, *short, name="parts") == 130
+    assert "at step 3 of 4, which is saved" in capsys.readouterr().err  # before the validation
     monkeypatch.setattr(DistillTask, "forward", forward)
-    assert torch.load(work / "parts" / "last.pt", weights_only=True)["step"] == 2
+    assert torch.load(work / "parts" / "last.pt", weights_only=True)["step"] == 3
     assert run(work, *short, name="parts") == 0
     a, b = (torch.load(work / name / "last.pt", weights_only=True) for name in ("whole", "parts"))
     assert all(torch.equal(v, b["task"][k]) for k, v in a["task"].items())

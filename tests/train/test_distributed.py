@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import subprocess
 import sys
@@ -137,7 +138,10 @@ def test_a_single_process_needs_nobody():
         assert distributed.total(values) is values
     assert distributed.gathered("a") == ["a"]
     assert distributed.from_lead(3) == 3
-    assert torch.equal(distributed.mean(values), values)
+    parts = torch.tensor([[1.0, float("nan"), 2.0], [3.0, 5.0, float("nan")]])
+    assert distributed.known_mean(parts, 0) == [2.0, 5.0, 2.0]
+    assert math.isnan(distributed.known_mean(parts, 2)[2])  # a total that is no number is told
+    assert distributed.anyone(True, torch.device("cpu"))
 
 
 def test_a_cuda_device_is_named_by_its_number(monkeypatch):
