@@ -138,6 +138,7 @@ def test_damaged_or_foreign_models_are_refused_in_one_sentence(folder):
         with pytest.raises(NucSegError, match=says) as told:
             open_model(folder)
         assert "\n" not in str(told.value)
+        assert "NucSegError" not in str(told.value)
     weights.unlink()
     with pytest.raises(NucSegError, match="not a model"):
         open_model(folder)

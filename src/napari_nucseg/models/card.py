@@ -144,12 +144,12 @@ class Card:
             data["decode"] = DecodeConfig(**data.get("decode", {}))
             card = cls(**data)
             card._check()
+        except NucSegError as error:  # a ValueError too
+            raise NucSegError(f"Model card '{path}': {error}") from error
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise NucSegError(
                 f"Model card '{path}' is incomplete ({error!r}); get the model anew."
             ) from error
-        except NucSegError as error:
-            raise NucSegError(f"Model card '{path}': {error}") from error
         return card
 
     def _check(self) -> None:
