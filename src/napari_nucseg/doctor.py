@@ -56,6 +56,9 @@ PACKAGES = (
     Package("openslide-bin", "wsi", "MRXS, VMS, ZVI and other slides"),
     Package("opencv-python-headless", "train", "training"),
     Package("matplotlib", "train", "figures of training"),
+    Package("nncf", "train", "8-bit weights"),
+    Package("scikit-learn", "train", "figures of training"),
+    Package("umap-learn", "train", "figures of training"),
 )
 
 
