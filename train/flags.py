@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from napari_nucseg.errors import NucSegError
-from train.config import describe, load_config
+from train.config import describe, load_config, option_of
 
 T = TypeVar("T")
 
@@ -37,6 +37,13 @@ def _fields(cls: type) -> dict[str, tuple[type, bool]]:
     return out
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells a wrong command line like any other mistake."""
+
+    def error(self, message: str) -> typing.NoReturn:
+        raise NucSegError(f"The command line can't be read: {message}; see --help.")
+
+
 def parse(cls: type[T], argv: Sequence[str] | None, *, prog: str, about: str, example: str) -> T:
     """Read a config dataclass from ``--config``, flags and ``key.sub=value``; the later of these wins.
 
@@ -52,9 +59,9 @@ def parse(cls: type[T], argv: Sequence[str] | None, *, prog: str, about: str, ex
     Raises
     ------
     NucSegError
-        From `load_config`.
+        From `load_config`; or there is a flag that is none, or one without its value.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=prog,
         description=about,
         usage=f"{prog} [--config FILE.toml] [--KEY VALUE ...] [key.sub=value ...]",
@@ -69,7 +76,11 @@ def parse(cls: type[T], argv: Sequence[str] | None, *, prog: str, about: str, ex
     for name, (kind, several) in fields.items():
         flag, count = "--" + name.replace("_", "-"), "+" if several else "*" if kind is bool else None
         parser.add_argument(flag, dest=name, nargs=count, help=argparse.SUPPRESS)
-    args = parser.parse_intermixed_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    args, unknown = parser.parse_known_intermixed_args(words)
+    if unknown:
+        flag, _, own = unknown[0].partition("=")
+        raise NucSegError(option_of(cls, flag, own or [*words, ""][words.index(unknown[0]) + 1]))
     given, overrides = [], list(args.overrides)
     keys = {item.name for item in dataclasses.fields(typing.cast(Any, cls))}
     for name, (kind, _) in fields.items():

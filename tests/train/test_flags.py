@@ -127,3 +127,21 @@ def test_a_flag_for_true_needs_no_word():
     assert not read("--again", "false", "in_file=a").again
     with pytest.raises(NucSegError, match="again='often'"):
         read("--again", "often", "in_file=a")
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--in_file", "a"], "'--in_file' is no option; write in_file=a"),
+        (["--shar", "0.2", "in_file=a"], "write share="),
+        (["--depth", "3", "in_file=a"], "write inner.depth=3"),
+        (["--depth=3", "in_file=a"], "write inner.depth=3"),
+        (["--zzz", "in_file=a"], "'--zzz' is no option"),
+        (["--names"], "--names: expected at least one argument; see --help."),
+        (["--count"], "--count: expected one argument"),
+    ],
+)
+def test_flags_that_there_are_not_are_told_with_what_is_meant(argv, said, capsys):
+    assert run_flags(print, Config, argv, prog="p", about="", example="") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
