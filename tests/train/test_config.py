@@ -159,6 +159,23 @@ def test_a_command_runs_and_says_what_is_wrong_in_one_sentence(capsys):
 
 
 @pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--rate", "2", "name=x"], "'--rate' is no option; write inner.rate=2."),
+        (["--inner.rate=3"], "write inner.rate=3."),
+        (["--rat"], "write inner.rate=VALUE."),
+        (["--xyz", "4"], "'--xyz' is no option; settings are written key.sub=value"),
+        (["rate=2"], "Config key 'rate' is not known; did you mean 'inner.rate'?"),
+    ],
+)
+def test_options_that_are_none_are_told_with_the_key(capsys, given, says):
+    assert command(*given) == 2
+    message = capsys.readouterr().err
+    assert says in message
+    assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("error", "says"),
     [
         (OSError(28, "No space left on device", "runs/x"), "No space left on device: 'runs/x'"),

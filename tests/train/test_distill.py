@@ -227,6 +227,33 @@ def test_public_weights_without_their_normalisation_are_warned_of(tmp_path, caps
     assert "public weights" not in caplog.text
 
 
+def test_public_weights_are_read_once(work, tmp_path):
+    """A run that goes on does not need their file."""
+    weights = tmp_path / "public.pt"
+    shutil.copy(work / "teacher" / "last.pt", weights)
+    given = ["--config", str(work / "c.toml"), f"run={tmp_path / 'run'}", f"teacher.weights={weights}"]
+    assert teach.main([*given]) == 0
+    weights.unlink()
+    assert teach.main([*given]) == 0
+
+
+def test_a_cache_may_move_but_not_come_later(work, tmp_path, capsys):
+    assert run(work, name="cached") == 0
+    assert run(work, f"cache={tmp_path}", name="cached") == 0
+    without = ["--config", str(work / "c.toml"), f"run={work / 'cached'}", f"teacher={work / 'teacher'}"]
+    assert distill.main(without) == 2
+    assert "begun with cached=True, not False" in capsys.readouterr().err
+
+
+def test_unlabelled_images_are_counted_apart(work, dataset, tmp_path, caplog):
+    caplog.set_level("INFO")
+    root = shutil.copytree(dataset, tmp_path / "data")
+    shutil.copytree(dataset / "toy" / "train" / "images", root / "bare" / "images")
+    (root / "bare" / "dataset.json").write_text('{"mpp": 0.25}')
+    assert run(work, f"data.root={root}", "data.sets.bare.labelled=false", name="bare_too") == 0
+    assert "3 training images and 4 without labels, 1 for validation" in caplog.text
+
+
 def test_a_cache_that_may_not_fit_is_warned_of(work, caplog, monkeypatch):
     full = shutil.disk_usage(work)._replace(free=1000)
     monkeypatch.setattr("train.distill.shutil.disk_usage", lambda path: full)

@@ -103,6 +103,13 @@ def test_all_stop_when_the_first_says_so_and_hold_the_same_weights(pair):
     assert torch.load(pair / "norm" / "best.pt")["step"] == 2
 
 
+def test_all_stop_at_the_same_step_when_one_is_told_to(pair):
+    said = [json.loads((pair / f"stopped_{rank}.json").read_text()) for rank in (0, 1)]
+    assert said[0] == said[1]
+    assert said[0][0] == torch.load(pair / "stopped" / "last.pt")["step"] == 3
+    assert "at step 3 of 50, which is saved" in said[0][1]
+
+
 def test_processes_distil_together_even_if_one_has_no_labels(pair):
     states = [torch.load(pair / f"distilled_{rank}.pt") for rank in (0, 1)]
     before = make_distillation().state_dict()

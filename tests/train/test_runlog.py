@@ -107,3 +107,27 @@ def test_names_in_any_script_are_kept(tmp_path):
     run.metrics(1, {"val/größe/AJI": 0.5})
     run.rewind(1)
     assert "val/größe/AJI" in (tmp_path / "metrics.csv").read_text(encoding="utf-8")
+
+
+def test_a_folder_of_other_things_is_no_run_folder(tmp_path):
+    run = RunLog(tmp_path / "run")
+    run.check()  # not there yet
+    run.folder.mkdir()
+    (run.folder / ".DS_Store").write_text("")
+    run.check()
+    (run.folder / "dataset.json").write_text("{}")
+    with pytest.raises(NucSegError, match=r"holds no run but 'dataset\.json'; give a new or empty one"):
+        run.check()
+    run.metrics(1, {"a": 1.0})
+    run.check()
+
+
+def test_a_validation_that_is_done_again_is_dropped(tmp_path):
+    run = RunLog(tmp_path)
+    run.metrics(2, {"train/total": 1.0, "val/bPQ": 0.5})
+    run.rewind(2)
+    assert "val/bPQ" in (tmp_path / "metrics.csv").read_text()
+    run.rewind(2, validated=False)
+    text = (tmp_path / "metrics.csv").read_text()
+    assert "val/bPQ" not in text
+    assert "train/total" in text

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from napari_nucseg.errors import NucSegError
 from napari_nucseg.models.student import Student, StudentConfig
 from train import distributed
 from train.distil_task import DistillConfig, DistillTask
+from train.interrupt import Stopped
 from train.loop import Loop, LoopConfig
 from train.runlog import RunLog
 from train.task import LossWeights, MapTask
@@ -135,6 +138,20 @@ def main(folder: Path) -> None:
     distilled = make_loop(folder / f"distilled_{rank}", make_distillation(), steps=2, accumulate=2)
     distilled.fit(by_step)
     torch.save(distilled.average.state_dict(), folder / f"distilled_{rank}.pt")
+    # a scheduler wants one of them to end
+    stopped = make_loop(folder / "stopped", steps=50)
+    step = stopped._train_step
+
+    def signalled(batches):
+        if rank and stopped.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(batches)
+
+    stopped._train_step = signalled
+    try:
+        stopped.fit(by_step)
+    except Stopped as error:
+        (folder / f"stopped_{rank}.json").write_text(json.dumps([stopped.step, str(error)]))
     try:
         make_loop(folder / f"norm{'_' * rank}", make_task(True, 0.3), steps=50)
     except NucSegError as error:
