@@ -105,7 +105,9 @@ def run_command(
         return 2
     except KeyboardInterrupt as error:
         if lead:
-            print(str(error) or "Stopped before the training; the same command begins it.", file=sys.stderr)
+            print(
+                str(error) or "Stopped before the first step; the same command starts again.", file=sys.stderr
+            )
         return 130
     if then is not None and lead:
         print(f"Next: {then(config)}")

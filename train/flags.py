@@ -149,7 +149,7 @@ def run_flags(
             f"The GPU's memory is full ({str(error).partition('.')[0]}); choose device=cpu.", file=sys.stderr
         )
         return 2
-    except KeyboardInterrupt:
-        print("Stopped; nothing more is written.", file=sys.stderr)
+    except KeyboardInterrupt as error:  # a training in it says where it goes on
+        print(str(error) or "Stopped; nothing more is written.", file=sys.stderr)
         return 130
     return 0
