@@ -99,7 +99,7 @@ def openvino_runtime(monkeypatch, gated, world):
         def compile_model(*_about):
             return types.SimpleNamespace(create_infer_request=lambda: BusyRequest(gated))
 
-    monkeypatch.setattr("openvino.Core", Core)
+    monkeypatch.setattr(runtime, "openvino_core", Core)
     monkeypatch.setattr(runtime, "_converted", lambda model: model.weights)
     world.runtime = runtime.OpenVINORuntime(world.model)
     return world.runtime
