@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from napari_nucseg.errors import NucSegError
+from tests.train.toys import DATA, STUDENT, TEACHER
 from train import ablate, export, fit, teach
 from train.arms import decoder, distillation
 from train.config import load_config
@@ -15,15 +16,7 @@ from train.distill import DistillRunConfig
 from train.fit import FitConfig
 from train.runlog import RunLog
 
-CONFIG = """
-device = "cpu"
-[data]
-root = "{root}"
-[data.sets.toy]
-held_out = ["im_3"]
-[crop]
-size = 32
-[loop]
+CONFIG = f"""{DATA}[loop]
 steps = 2
 batch_size = 2
 workers = 0
@@ -31,24 +24,11 @@ validation_crops = 2
 amp = "off"
 patience = 1
 validate_every = 1
-[teach.teacher]
-encoder = "conv"
-[teach.teacher.conv]
-widths = [4, 4, 4, 4]
-blocks = [1, 1, 1, 1]
-[teach.teacher.decoder]
-widths = [4, 4, 4, 4, 4]
-blocks = [1, 1, 1, 1]
-head = 4
-[distill]
-teacher = "{folder}/teacher"
+{TEACHER}[distill]
+teacher = "{{folder}}/teacher"
 [distill.model]
-widths = [4, 4, 4, 4]
-blocks = [1, 1, 1, 1]
-[fit.model]
-widths = [4, 4, 4, 4]
-blocks = [1, 1, 1, 1]
-"""
+{STUDENT}[fit.model]
+{STUDENT}"""
 
 
 @pytest.fixture(scope="module")

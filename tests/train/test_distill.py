@@ -13,6 +13,7 @@ from napari_nucseg.errors import NucSegError
 from napari_nucseg.models.card import Card
 from napari_nucseg.models.checkpoint import save_checkpoint
 from napari_nucseg.models.student import Student
+from tests.train.toys import DATA, STUDENT, TEACHER
 from train import distill, fit, teach
 from train.config import load_config
 from train.distil_task import DistillTask
@@ -23,15 +24,7 @@ from train.seen import settings_of, trained_on
 from train.task import MapTask
 from train.teacher import Teacher
 
-CONFIG = """
-device = "cpu"
-[data]
-root = "{root}"
-[data.sets.toy]
-held_out = ["im_3"]
-[crop]
-size = 32
-[loop]
+CONFIG = f"""{DATA}[loop]
 steps = 3
 batch_size = 2
 warmup = 2
@@ -41,25 +34,12 @@ checkpoint_every = 3
 validate_every = 3
 validation_crops = 2
 amp = "off"
-[teach.teacher]
-encoder = "conv"
-[teach.teacher.layout]
-angles = [0, 45, 90, 135]
-[teach.teacher.conv]
-widths = [4, 4, 6, 8]
-blocks = [1, 1, 1, 1]
-[teach.teacher.decoder]
-widths = [4, 4, 6, 6, 8]
-blocks = [1, 1, 1, 1]
-head = 4
-[distill]
+{TEACHER}[distill]
 pool = 4
 [distill.distil]
 warmup = 2
 [distill.model]
-widths = [4, 4, 4, 4]
-blocks = [1, 1, 1, 1]
-"""
+{STUDENT}"""
 
 
 @pytest.fixture(scope="module", autouse=True)

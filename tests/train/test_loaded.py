@@ -7,45 +7,25 @@ import pytest
 
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.models.registry import open_model
+from tests.train.toys import DATA, STUDENT, TEACHER
 from train import distill, evaluate, export, loaded, teach
 from train.runlog import RunLog
 
-CONFIG = """
-device = "cpu"
-[data]
-root = "{root}"
-[data.sets.toy]
-held_out = ["im_3"]
-[crop]
-size = 32
-[loop]
+CONFIG = f"""{DATA}[loop]
 steps = 2
 batch_size = 2
 workers = 0
 validation_crops = 0
 amp = "off"
-[teach.teacher]
-encoder = "conv"
-[teach.teacher.layout]
-angles = [0, 45, 90, 135]
-[teach.teacher.conv]
-widths = [4, 4, 6, 8]
-blocks = [1, 1, 1, 1]
-[teach.teacher.decoder]
-widths = [4, 4, 6, 6, 8]
-blocks = [1, 1, 1, 1]
-head = 4
-[distill]
-teacher = "{folder}/teacher"
+{TEACHER}[distill]
+teacher = "{{folder}}/teacher"
 [distill.model]
-widths = [4, 4, 4, 4]
-blocks = [1, 1, 1, 1]
-[evaluate]
-data = "{root}/toy"
+{STUDENT}[evaluate]
+data = "{{root}}/toy"
 split = "test"
 limit = 2
 draws = 0
-out = "{folder}/results"
+out = "{{folder}}/results"
 """
 
 
