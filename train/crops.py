@@ -19,7 +19,7 @@ from train.data import AnnotatedImage, SetConfig
 from train.interrupt import deaf
 from train.orient import Orientation
 
-__all__ = ["Batch", "CropConfig", "Crops", "Sample", "loader", "to_batch_item"]
+__all__ = ["Batch", "CropConfig", "Crops", "Sample", "close", "loader", "to_batch_item"]
 
 Batch = dict[str, Tensor]
 
@@ -115,6 +115,15 @@ class _Share(Sampler[list[int]]):
 
     def __len__(self) -> int:
         return len(self.starts)
+
+
+def close(batches: Iterator[Batch]) -> None:
+    """End the processes behind an iterator over a `loader` now, also while an error keeps hold of it."""
+    shut_down = getattr(
+        batches, "_shutdown_workers", None
+    )  # torch has no public way; without processes there is none
+    if shut_down is not None:
+        shut_down()
 
 
 def loader(

@@ -15,6 +15,10 @@ ECHO = 1.0
 """Seconds within which signals count as one: a scheduler and torchrun each hand the same wish on."""
 
 
+GRACE = 10
+"""Seconds for which processes that make crops outlive a SIGTERM."""
+
+
 class Stopped(KeyboardInterrupt):
     """A training ended on demand; the message says where it goes on."""
 
@@ -75,6 +79,11 @@ def terminable() -> Iterator[None]:
 
 
 def deaf(worker: int) -> None:
-    """Let a process that makes crops leave signals to the training, which gets them too and needs it for its step."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    """Let a process that makes crops leave signals to the training, which gets them too and needs it for its step.
+
+    SIGTERM ends it after `GRACE` seconds all the same: it is also how Python ends what is left of it at its own end.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):  # on Windows SIGTERM cannot be handled
+        grace = GRACE
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(grace))

@@ -32,7 +32,7 @@ from torch.utils.data import Dataset
 from napari_nucseg.errors import NucSegError
 from train import distributed
 from train.best import Best
-from train.crops import Batch, loader
+from train.crops import Batch, close, loader
 from train.interrupt import Interrupt, Stopped
 from train.loop_config import LoopConfig
 from train.loop_words import difference, figures_in_short, where_it_goes_on
@@ -273,6 +273,8 @@ class Loop:
                     self._draw()
             except KeyboardInterrupt as error:
                 raise Stopped(where_it_goes_on(self.step, c.steps, self.saved)) from error
+            finally:
+                close(batches)
 
     @property
     def _share(self) -> tuple[int, int]:

@@ -128,6 +128,26 @@ def test_a_crop_maker_leaves_signals_to_the_training(tmp_path, signalled):
     assert loop.step == 6
 
 
+LEFT = """
+import torch.utils.data._utils as torch_data
+from tests.train.toy_run import MadeUp
+from train import interrupt
+from train.crops import loader
+torch_data.MP_STATUS_CHECK_INTERVAL = 0.2  # for which torch waits before it sends SIGTERM
+interrupt.GRACE = 1
+left = iter(loader(MadeUp(), 0, 80, 2, 1))
+next(left)
+print("end")
+"""
+
+
+def test_a_crop_maker_that_is_left_over_does_not_keep_python_from_ending():
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    done = subprocess.run([sys.executable, "-c", LEFT], env={**os.environ, "PYTHONPATH": path}, cwd=ROOT,
+                          capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "end\n"), done.stderr[-2000:]
+
+
 def test_where_a_run_goes_on_is_told_truthfully():
     assert "begins anew" in where_it_goes_on(3, 9, None)
     assert "goes on from there" in where_it_goes_on(3, 9, 3)

@@ -1,6 +1,7 @@
 """The loop learns, and a killed run goes on exactly where it was."""
 
 import csv
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -388,8 +389,10 @@ def test_an_image_that_cannot_be_read_is_named_in_one_sentence(tmp_path, monkeyp
         raise NucSegError("Image 'a.png' cannot be read; replace it.")
 
     monkeypatch.setattr(MadeUp, "__getitem__", broken)
-    with pytest.raises(NucSegError, match=r"^Image 'a\.png' cannot be read; replace it\.$"):
+    with pytest.raises(NucSegError, match=r"^Image 'a\.png' cannot be read; replace it\.$") as error:
         make_loop(tmp_path, steps=1, workers=workers).fit(nothing)
+    assert error.tb is not None
+    assert multiprocessing.active_children() == []  # even while the error holds on to the batches
 
 
 def test_a_worker_that_is_killed_is_told_in_one_sentence(tmp_path, monkeypatch):
