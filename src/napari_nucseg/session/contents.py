@@ -88,12 +88,6 @@ class Contents:
         """Return the id of the nucleus at a level-0 position, 0 if there is none or outside the image."""
         return self._store.at(y, x)
 
-    def ids_in(self, box: Box) -> NDArray[np.uint32]:
-        """Return the ids of the live nuclei whose centre pixel lies in a box."""
-        rows = self._store.live_in((box.y0 - 0.5, box.x0 - 0.5), (box.y1 - 0.5, box.x1 - 0.5))
-        ids: NDArray[np.uint32] = self._store.records["id"][rows]
-        return ids
-
     def table(self) -> pd.DataFrame:
         """Return the live nuclei as a table, see `session.tables.table_of`."""
         records = self._store.records
