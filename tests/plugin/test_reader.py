@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 import pytest
 import tifffile
 
-from napari_nucseg._plugin import reader
+from napari_nucseg._plugin import levels, reader
+from napari_nucseg._plugin.images import pixels_of
+from napari_nucseg._plugin.levels import Overview, ViewLevel, pooled, real_levels
+from napari_nucseg._plugin.levels import levels_of as levels_of_slide
 from napari_nucseg._plugin.reader import get_reader, read_slide
 from napari_nucseg.errors import NucSegError
-from napari_nucseg.io.slide import as_source
+from napari_nucseg.io.mpp import Mpp
+from napari_nucseg.io.slide import as_source, read_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 APERIO = "Aperio Image Library v12\r\n1x1 [0,0 1x1] (64x64) JPEG/RGB Q=70|AppMag = 40|MPP = 0.2500|Left = 3"
 
@@ -50,7 +54,7 @@ def test_the_layer_of_a_slide(svs: str) -> None:
     ((data, options, kind),) = read_slide(svs)
     assert kind == "image"
     assert [level.shape for level in data] == [level.shape for level in levels_of()]
-    assert all(isinstance(level, da.Array) and level.dtype == np.uint8 for level in data)
+    assert all(isinstance(level, ViewLevel) and level.dtype == np.uint8 for level in data)
     for level, expected in zip(data, levels_of(), strict=True):
         np.testing.assert_array_equal(level, expected)
     assert options == {
@@ -81,8 +85,103 @@ def test_one_level_is_loaded_or_lazy(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert options["scale"] == pytest.approx((0.25, 0.25))
     monkeypatch.setattr(reader, "_WHOLE_PIXELS", 10)
     ((data, options, _),) = read_slide(path)
-    assert isinstance(data, da.Array)
+    assert isinstance(data, ViewLevel)
+    assert options["multiscale"] is False
     np.testing.assert_array_equal(data, image)
+
+
+def overview_of(path: str, height: int, width: int) -> Overview:
+    seen = np.zeros((height, width, 3), np.uint8)
+    seen[: height // 2] = (200, 40, 90)
+    seen[:, width // 2 :] //= 2
+    write(Path(path), [seen], tile=(256, 256))
+    return Overview(read_image(path))
+
+
+def test_a_file_without_coarse_levels_gets_an_overview(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(levels, "OVERVIEW_PIXELS", 300_000)
+    overview = overview_of(str(tmp_path / "flat.tif"), 1030, 2050)
+    shapes = [level.shape for level in overview.levels]
+    assert shapes == [(258, 513, 3)]
+    assert not overview.complete
+    picture = overview.levels[0][:]
+    assert overview.complete
+    assert picture[5, 5].tolist() == [200, 40, 90]
+    assert picture[5, 500].tolist() == [100, 20, 45]
+    assert picture[250, 5].tolist() == [0, 0, 0]
+    assert real_levels([*levels_of_slide(read_image(tmp_path / "flat.tif")), *overview.levels])[0].shape == (
+        1030,
+        2050,
+        3,
+    )
+
+
+def test_a_large_overview_comes_in_the_background(
+    make_napari_viewer: Callable[..., Any], qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(levels, "AT_ONCE", 0)
+    monkeypatch.setattr(reader, "_WHOLE_PIXELS", 10)
+    path = str(tmp_path / "flat.tif")
+    overview_of(path, 1030, 2050)
+    viewer = make_napari_viewer(show=True)
+    (layer,) = viewer.open(path, plugin="napari-nucseg")
+    assert layer.multiscale
+    assert layer.data[0].shape == (1030, 2050, 3)
+    # levels that were made to be looked at are none of the image's
+    assert as_source(pixels_of(layer), mpp=0.25).level_shapes == ((1030, 2050),)
+    qtbot.waitUntil(lambda: layer.data[1]._overview.complete, timeout=5000)
+
+    def shown() -> bool:
+        return bool(layer._slice.thumbnail.raw[5, 5, 0] == 200)
+
+    qtbot.waitUntil(shown, timeout=5000)
+
+
+@pytest.mark.parametrize("step", [2, 3, 16, 64])
+def test_pooled_is_the_mean(step: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (130, 77, 3)).astype(np.uint8)
+    pixels[:] = pixels[0, 0]
+    out = pooled(pixels, step)
+    assert out.shape == (-(-130 // step), -(-77 // step), 3)
+    assert (out == pixels[0, 0]).all()
+
+
+class Counted:
+    """A slide of 100,000 x 90,000 pixels that counts what is read of it."""
+
+    name, path, mpp = "big", Path("big.svs"), Mpp.stated(0.25)
+    level_shapes = ((100_000, 90_000), (25_000, 22_500), (6_250, 5_625), (1_563, 1_407))
+    shape = level_shapes[0]
+
+    def __init__(self) -> None:
+        self.read_pixels = [0, 0, 0, 0]
+
+    def read(self, y0: int, y1: int, x0: int, x1: int, level: int = 0) -> np.ndarray:
+        self.read_pixels[level] += (y1 - y0) * (x1 - x0)
+        return np.full((y1 - y0, x1 - x0, 3), 230, np.uint8)
+
+
+def test_a_whole_slide_opens_at_once_and_is_read_where_it_is_seen(
+    make_napari_viewer: Callable[..., Any], qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slide = Counted()
+    monkeypatch.setattr(reader, "read_image", lambda _path: slide)
+    monkeypatch.setattr(reader, "_holds_labels", lambda _path: False)
+    viewer = make_napari_viewer(show=True)
+    began = time.perf_counter()
+    ((data, options, _),) = read_slide("big.svs")
+    layer = viewer.add_image(data, **options)
+    assert time.perf_counter() - began < 1.5  # most of it is napari's, for any layer
+    viewer.reset_view()
+    qtbot.wait(100)
+    assert slide.read_pixels[:3] == [0, 0, 0]  # the whole is seen: no more than the coarsest level
+    viewer.scene.camera.zoom = 4.0  # a pixel of level 0 is a pixel of the screen
+    qtbot.wait(200)
+    canvas = np.prod(np.array(viewer.canvas.size) + 2 * levels.CHUNK)
+    assert 0 < slide.read_pixels[0] <= 4 * canvas
+    assert layer.data_level == 0
 
 
 def test_what_is_left_to_other_readers(tmp_path: Path) -> None:

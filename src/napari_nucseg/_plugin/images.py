@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from napari.layers import Image
 
+from napari_nucseg._plugin.levels import real_levels
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.image import decide_rule
 from napari_nucseg.io.mpp import Mpp
@@ -37,7 +38,7 @@ def image_layers(layers: Iterable[Any]) -> list[Image]:
 
 def pixels_of(layer: Image) -> Any:
     """Return an image layer's array, or the list of arrays of a multiscale one."""
-    return list(layer.data) if layer.multiscale else layer.data
+    return real_levels(layer.data) if layer.multiscale else layer.data
 
 
 def axes_of(layer: Image) -> str | None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from napari_nucseg._plugin.levels import levels_of
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.mpp import from_tiff
 from napari_nucseg.io.slide import read_image
@@ -13,13 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_nucseg.io.mpp import Mpp
-    from napari_nucseg.io.slide import SlideImage, SlideLevel
+    from napari_nucseg.io.slide import SlideImage
 
-SLIDES = (".svs", ".ndpi")
+SLIDES = (".svs", ".ndpi", ".scn", ".bif", ".btf", ".tf8", ".mrxs", ".vms", ".vmu", ".svslide")
 TIFFS = (".tif", ".tiff")
 
-_CHUNK = 1024
-_WHOLE_PIXELS = 64 * 2**20  # an image without lower levels is loaded at once up to here
+_WHOLE_PIXELS = 16 * 2**20  # an image without lower levels is loaded at once up to here
 _LABELS = "_instances"  # how the names of saved label images end
 
 LayerData = tuple[Any, dict[str, Any], str]
@@ -46,9 +48,9 @@ def read_slide(path: str) -> list[LayerData]:
     Returns
     -------
     list of layer data
-        One RGB image: the levels of a pyramid as lazy dask arrays. Or, of a TIFF: labels where it is a single
-        plane of 32-bit integers, or of integers in a file named ``*_instances``; an image with the array as it
-        is where it holds no single RGB or grey image. In micrometres where the mpp is known, else in pixels.
+        One RGB image: the levels of a pyramid, which are read as they come into view. Or, of a TIFF: labels where
+        it is a single plane of 32-bit integers, or of integers in a file named ``*_instances``; an image with the
+        array as it is where it holds no single RGB or grey image. In micrometres where the mpp is known, else in pixels.
         ``metadata["napari_nucseg"]`` of an image holds ``path``, ``mpp`` (None if unknown) and ``mpp_source``.
 
     Raises
@@ -64,17 +66,16 @@ def read_slide(path: str) -> list[LayerData]:
         if not _is_tiff(path):
             raise
         return [_read_plain(path)]
-    levels = slide.levels
-    multiscale = len(levels) > 1
     height, width = slide.shape
+    multiscale = len(slide.level_shapes) > 1 or height * width > _WHOLE_PIXELS
     data: Any
     if multiscale:
-        data = [_lazy(level) for level in levels]
-    elif height * width <= _WHOLE_PIXELS:
+        data = levels_of(slide)
+    else:
         data = slide.read(0, height, 0, width)
         slide.close()
-    else:
-        data = _lazy(levels[0])
+    multiscale = multiscale and len(data) > 1
+    data = data if multiscale or isinstance(data, np.ndarray) else data[0]
     return [(data, {"multiscale": multiscale, "rgb": True, **_description(slide)}, "image")]
 
 
@@ -86,13 +87,6 @@ def _description(slide: SlideImage) -> dict[str, Any]:
 
 def _metadata(path: Path, mpp: Mpp) -> dict[str, Any]:
     return {"napari_nucseg": {"path": str(path), "mpp": mpp.value, "mpp_source": mpp.source}}
-
-
-def _lazy(level: SlideLevel) -> Any:
-    """Wrap a level in dask, whose arrays every napari plugin understands; chunks are read when they are shown."""
-    import dask.array as da
-
-    return da.from_array(level, chunks=(_CHUNK, _CHUNK, 3), name=False, meta=level[:0, :0])
 
 
 def _holds_labels(path: str) -> bool:
