@@ -79,9 +79,9 @@ def test_svs_ignores_label_macro_and_thumbnail(tmp_path: Path) -> None:
 def test_only_the_tiles_of_a_region_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_pyramid(tmp_path / "p.tif", [picture(2048, 2048)])
     decoded: list[int] = []
-    put = tiff._Cache.put
+    put = tiff.TileCache.put
     monkeypatch.setattr(
-        tiff._Cache, "put", lambda self, key, value: decoded.append(key[1]) or put(self, key, value)
+        tiff.TileCache, "put", lambda self, key, value: decoded.append(key[1]) or put(self, key, value)
     )
     with read_image(path) as slide:
         decoded.clear()
@@ -97,8 +97,8 @@ def test_the_cache_keeps_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with read_image(path) as slide:
         np.testing.assert_array_equal(slide.read(0, 300, 0, 401), picture())
         cache = slide._pixels._cache  # type: ignore[union-attr]
-        assert len(cache._items) == 5
-        assert cache._size == sum(item.nbytes for item in cache._items.values())
+        assert len(cache) == 5
+        assert cache.size == sum(item.nbytes for item in cache._items.values())
 
 
 def test_threads_read_the_same_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

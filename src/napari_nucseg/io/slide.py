@@ -124,7 +124,7 @@ class ArraySource:
 
     def read(self, y0: int, y1: int, x0: int, x1: int, level: int = 0) -> NDArray[np.uint8]:
         """See `ImageSource.read`."""
-        _check_region(self.level_shapes, y0, y1, x0, x1, level)
+        check_region(self.level_shapes, y0, y1, x0, x1, level)
         return self._rule.apply(np.asarray(self._arrays[level][self._rule.index(y0, y1, x0, x1)]))
 
 
@@ -162,6 +162,19 @@ class SlideImage:
         return self._pixels.level_shapes
 
     @property
+    def closed(self) -> bool:
+        """Whether `close` was called on a file that is read lazily."""
+        return bool(getattr(self._pixels, "closed", False))
+
+    def tile_shape(self, level: int) -> Shape | None:
+        """Return height and width of the tiles in which a level is stored, each of which can be read on its own.
+
+        None where a level is not stored in tiles.
+        """
+        ask = getattr(self._pixels, "tile_shape", None)
+        return None if ask is None else cast("Shape | None", ask(level))
+
+    @property
     def is_rgb(self) -> bool:
         """Whether the file holds colours; grey images are read as RGB all the same."""
         return bool(getattr(self._pixels, "is_rgb", True))
@@ -173,7 +186,7 @@ class SlideImage:
 
     def read(self, y0: int, y1: int, x0: int, x1: int, level: int = 0) -> NDArray[np.uint8]:
         """See `ImageSource.read`."""
-        _check_region(self.level_shapes, y0, y1, x0, x1, level)
+        check_region(self.level_shapes, y0, y1, x0, x1, level)
         return self._pixels.read(y0, y1, x0, x1, level)
 
     def close(self) -> None:
@@ -276,7 +289,8 @@ def _restated(source: _Source, mpp: Mpp | None) -> _Source:
     return cast("_Source", twin)
 
 
-def _check_region(shapes: tuple[Shape, ...], y0: int, y1: int, x0: int, x1: int, level: int) -> None:
+def check_region(shapes: tuple[Shape, ...], y0: int, y1: int, x0: int, x1: int, level: int) -> None:
+    """Refuse a region that does not lie in a level of an image with levels of these `shapes`; `NucSegError`."""
     if not 0 <= level < len(shapes):
         raise NucSegError(f"there is no level {level}; this image has levels 0 to {len(shapes) - 1}")
     height, width = shapes[level]

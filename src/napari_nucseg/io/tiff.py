@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections import OrderedDict
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,15 +14,13 @@ import tifffile
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.image import Alpha, PixelRule, Range, decide_rule
 from napari_nucseg.io.mpp import from_tiff
+from napari_nucseg.io.tiles import CACHE_BYTES, TileCache, assemble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-CACHE_BYTES = 128 * 2**20
-"""Decoded tiles kept per open file."""
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6  # PhotometricInterpretation
 _JPEG = (6, 7, 34892, 33007)  # Compression: these are converted to RGB by the decoder
@@ -66,7 +63,7 @@ class TiffPyramid:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._cache = _Cache(CACHE_BYTES)
+        self._cache = TileCache(CACHE_BYTES)
         self._memory: NDArray[Any] | None = None
         with _told(path):
             self._tif = tifffile.TiffFile(path)
@@ -87,13 +84,22 @@ class TiffPyramid:
         return tuple(level.shape for level in self._levels)
 
     @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return not self._finalizer.alive
+
+    def tile_shape(self, level: int) -> tuple[int, int]:
+        """Return (height, width) of the tiles or strips of a level."""
+        return self._levels[level].tile
+
+    @property
     def is_rgb(self) -> bool:
         """Whether the file holds colours, not grey values."""
         return self.rule.channels >= 3
 
     def read(self, y0: int, y1: int, x0: int, x1: int, level: int = 0) -> NDArray[np.uint8]:
         """Return a region, in pixels of its level, as (y1 - y0, x1 - x0, 3) uint8."""
-        if not self._finalizer.alive:
+        if self.closed:
             raise NucSegError(f"{self._path.name} has been closed; open it again with read_image")
         return self.rule.apply(self._native(y0, y1, x0, x1, level))
 
@@ -101,6 +107,7 @@ class TiffPyramid:
         """Close the file; further reads raise."""
         self._memory = None
         self._finalizer()
+        self._cache.clear()
 
     def _decide(self) -> PixelRule:
         page = self._levels[0].page.keyframe
@@ -135,19 +142,15 @@ class TiffPyramid:
             return _photometric(np.array(self._memory[y0:y1, x0:x1]), level.page.keyframe)
         dtype = level.page.keyframe.dtype
         out = np.full((y1 - y0, x1 - x0, level.samples), _GLASS if dtype == np.uint8 else 0, dtype)
-        (rows, columns), (tall, wide) = level.grid, level.tile
-        for row in range(y0 // tall, -(-y1 // tall)):
-            for column in range(x0 // wide, -(-x1 // wide)):
-                top, left = row * tall, column * wide
-                a, b = max(y0, top), min(y1, top + tall)
-                c, d = max(x0, left), min(x1, left + wide)
-                for plane in range(level.samples if level.separate else 1):
-                    segment = self._segment(index, (plane * rows + row) * columns + column)
-                    if segment is None:
-                        continue
-                    target = out[a - y0 : b - y0, c - x0 : d - x0]
-                    target = target[..., plane : plane + 1] if level.separate else target
-                    target[...] = segment[a - top : b - top, c - left : d - left]
+        rows, columns = level.grid
+        for plane in range(level.samples if level.separate else 1):
+            first = plane * rows * columns
+
+            def load(row: int, column: int, first: int = first) -> NDArray[Any] | None:
+                return self._segment(index, first + row * columns + column)
+
+            target = out[..., plane : plane + 1] if level.separate else out
+            assemble(target, (y0, x0), level.tile, load)
         return _photometric(out, level.page.keyframe)
 
     def _segment(self, index: int, number: int) -> NDArray[Any] | None:
@@ -170,31 +173,6 @@ class TiffPyramid:
             segment: NDArray[Any] = decoded[0]
         self._cache.put(key, segment)
         return segment
-
-
-class _Cache:
-    """The most recently used decoded tiles, up to a number of bytes."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._size = 0
-        self._lock = threading.Lock()
-        self._items: OrderedDict[tuple[int, int], NDArray[Any]] = OrderedDict()
-
-    def get(self, key: tuple[int, int]) -> NDArray[Any] | None:
-        with self._lock:
-            if key in self._items:
-                self._items.move_to_end(key)
-            return self._items.get(key)
-
-    def put(self, key: tuple[int, int], value: NDArray[Any]) -> None:
-        with self._lock:
-            if key in self._items:
-                return
-            self._items[key] = value
-            self._size += value.nbytes
-            while self._size > self._limit and len(self._items) > 1:
-                self._size -= self._items.popitem(last=False)[1].nbytes
 
 
 @contextmanager

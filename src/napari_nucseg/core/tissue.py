@@ -1,0 +1,212 @@
+"""Tissue against glass, at a coarse scale: what need not be looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_nucseg.core.tiling import Box
+from napari_nucseg.errors import NucSegError
+
+Mask: TypeAlias = NDArray[np.bool_]
+
+_BRIGHT, _GREY = 225, 16  # empty glass: its brightest channel, and how far its channels lie apart at most
+_BLACK = 45  # brightest channel of a frame, or of a black pen; the darkest tissue is brighter at this scale
+_INK = 25  # how much darker red is than green under a green or blue pen; H&E absorbs most in green
+_BINS = 128
+
+
+@dataclass(frozen=True)
+class TissueConfig:
+    """How tissue is found.
+
+    Parameters
+    ----------
+    mpp : float
+        Micrometres per pixel of the mask, about.
+    margin_um : float
+        How far the mask reaches beyond what was seen, so that no nucleus at a rim is lost.
+    closing_um : float
+        Gaps up to twice this wide are bridged.
+    speck_um2 : float
+        What is smaller is dust.
+    faint, strong : float
+        Bounds of the threshold of the optical density: what is fainter is glass and what is stronger is tissue,
+        whatever else is on the slide.
+    whole_below : int
+        An image of fewer level-0 pixels is taken as a picture of tissue, all of it.
+    """
+
+    mpp: float = 8.0
+    margin_um: float = 50.0
+    closing_um: float = 50.0
+    speck_um2: float = 1000.0
+    faint: float = 0.035
+    strong: float = 0.07
+    whole_below: int = 4_000_000
+
+    def __post_init__(self) -> None:
+        numbers = (self.margin_um, self.closing_um, self.speck_um2, self.whole_below)
+        if self.mpp <= 0 or min(numbers) < 0 or not 0 < self.faint <= self.strong:
+            raise NucSegError(
+                f"{self} can't find tissue: mpp must be above 0, no figure negative, and faint at most strong; "
+                "use TissueConfig()"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class TissueMask:
+    """Where tissue lies in an image.
+
+    Parameters
+    ----------
+    mask : bool (h, w)
+        True where there is tissue.
+    shape : (int, int)
+        Height and width of the image in level-0 pixels.
+    cell : (float, float)
+        Height and width of a pixel of the mask in level-0 pixels; the mask starts at the image's corner, and its
+        last row and column may reach beyond the image.
+    """
+
+    mask: Mask
+    shape: tuple[int, int]
+    cell: tuple[float, float]
+
+    @classmethod
+    def whole(cls, shape: tuple[int, int]) -> TissueMask:
+        """Return a mask that holds all of an image."""
+        return cls(np.ones((1, 1), bool), shape, (float(shape[0]), float(shape[1])))
+
+    def holds(self, points: NDArray[np.float64]) -> Mask:
+        """Return which of the (n, 2) level-0 points (row, column; a pixel's centre is whole) lie in tissue."""
+        last = np.array(self.mask.shape) - 1
+        at = np.floor((np.asarray(points, np.float64).reshape(-1, 2) + 0.5) / self.cell)
+        rows, columns = np.clip(at, 0, last).astype(np.intp).T
+        return np.asarray(self.mask[rows, columns])
+
+    def touches(self, box: Box) -> bool:
+        """Whether any pixel of a level-0 box is tissue."""
+        height, width = self.mask.shape
+        y0, x0 = min(int(box.y0 / self.cell[0]), height - 1), min(int(box.x0 / self.cell[1]), width - 1)
+        y1 = min(max(y0 + 1, int(np.ceil(box.y1 / self.cell[0]))), height)
+        x1 = min(max(x0 + 1, int(np.ceil(box.x1 / self.cell[1]))), width)
+        sums = self._sums
+        return bool(sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0])
+
+    @property
+    def area_px(self) -> float:
+        """Tissue in level-0 pixels."""
+        heights, widths = (
+            np.diff(np.minimum(np.arange(n + 1) * cell, side))
+            for n, cell, side in zip(self.mask.shape, self.cell, self.shape, strict=True)
+        )
+        return float(heights @ self.mask @ widths)
+
+    @property
+    def fraction(self) -> float:
+        """Share of the image that is tissue, 0 to 1."""
+        return self.area_px / (self.shape[0] * self.shape[1])
+
+    @cached_property
+    def _sums(self) -> NDArray[np.int64]:
+        return np.pad(self.mask.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+
+
+def tissue_in(rgb: NDArray[np.uint8], mpp: float, config: TissueConfig | None = None) -> Mask:
+    """Tell tissue from glass in a small image of a slide.
+
+    The threshold of the optical density is Otsu's (IEEE Trans Syst Man Cybern 1979), held between two bounds, so
+    that an image without glass is all tissue and one without tissue is all glass.
+
+    Parameters
+    ----------
+    rgb
+        (h, w, 3) uint8.
+    mpp
+        Its micrometres per pixel, best about `config.mpp`.
+    config
+        `TissueConfig()` by default.
+
+    Returns
+    -------
+    ndarray
+        (h, w) bool.
+    """
+    config = config or TissueConfig()
+    density = _density(rgb)
+    foreign = _foreign(rgb, density > config.strong)
+    mask = (density > _threshold(density[~foreign], config)) & ~foreign
+    mask = _closed(mask, config.closing_um / mpp) & ~foreign
+    mask = _without_specks(mask, config.speck_um2 / mpp**2)
+    return _reaching(mask, config.margin_um / mpp)
+
+
+def _density(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the largest optical density of the channels, with the glass as white."""
+    glass = _glass(rgb)
+    table = np.log10((glass[:, None] + 1) / (np.arange(256) + 1.0)).astype(np.float32)
+    return np.max([table[c][rgb[..., c]] for c in range(3)], axis=0)
+
+
+def _glass(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return the colour of the empty glass; white where none can be seen.
+
+    A glass too dim to be told from pale tissue is taken for tissue: that costs time, and loses nothing.
+    """
+    brightest, darkest = rgb.max(2), rgb.min(2)
+    bare = rgb[(brightest >= _BRIGHT) & (brightest - darkest <= _GREY)]
+    if len(bare) < 0.005 * brightest.size:
+        return np.full(3, 245.0)
+    return np.percentile(bare, 75, axis=0)
+
+
+def _foreign(rgb: NDArray[np.uint8], dark: Mask) -> Mask:
+    """Return frames and pens: large parts that are black, or blue and green as no stain of H&E is."""
+    red, green = rgb[..., 0].astype(np.int16), rgb[..., 1].astype(np.int16)
+    ink = (rgb.max(2) < _BLACK) | (dark & (green - red > _INK))
+    # what the opening removes is small, as pigment is; the rim of a pen is mixed with the glass around it
+    return np.asarray(ndimage.binary_dilation(_opened(ink), np.ones((3, 3)), iterations=3))
+
+
+def _opened(mask: Mask) -> Mask:
+    """Return the parts of a mask that are 5 pixels wide, as if it went on beyond the image."""
+    wide = np.pad(mask, 4, mode="edge")
+    return np.asarray(ndimage.binary_opening(wide, np.ones((5, 5)))[4:-4, 4:-4])
+
+
+def _threshold(density: NDArray[np.float32], config: TissueConfig) -> float:
+    """Return Otsu's threshold, held between the bounds of the configuration."""
+    counts, edges = np.histogram(density, bins=_BINS, range=(0.0, 0.6))
+    middles = (edges[:-1] + edges[1:]) / 2
+    below = np.cumsum(counts)
+    above = below[-1] - below
+    sums = np.cumsum(counts * middles)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        apart = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
+    apart[~np.isfinite(apart)] = 0.0
+    return float(np.clip(edges[1 + int(apart.argmax())], config.faint, config.strong))
+
+
+def _reaching(mask: Mask, by: float) -> Mask:
+    """Return the pixels at most `by` pixels away from the mask."""
+    if by <= 0 or not mask.any() or mask.all():
+        return mask
+    return np.asarray(ndimage.distance_transform_edt(~mask) <= by)
+
+
+def _closed(mask: Mask, by: float) -> Mask:
+    return ~_reaching(~_reaching(mask, by), by)
+
+
+def _without_specks(mask: Mask, pixels: float) -> Mask:
+    """Return a mask without its parts of fewer pixels."""
+    parts, count = ndimage.label(mask, np.ones((3, 3)))
+    large = np.bincount(parts.ravel(), minlength=count + 1) >= pixels
+    large[0] = False
+    return np.asarray(large[parts])
