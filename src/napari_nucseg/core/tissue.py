@@ -18,6 +18,7 @@ Mask: TypeAlias = NDArray[np.bool_]
 _BRIGHT, _GREY = 225, 16  # empty glass: its brightest channel, and how far its channels lie apart at most
 _BLACK = 45  # brightest channel of a frame, or of a black pen; the darkest tissue is brighter at this scale
 _INK = 25  # how much darker red is than green under a green or blue pen; H&E absorbs most in green
+_TINT = 10  # how much darker green is in a pixel that holds a stained nucleus, and no grey dust
 _BINS = 128
 
 
@@ -34,7 +35,7 @@ class TissueConfig:
     closing_um : float
         Gaps up to twice this wide are bridged.
     speck_um2 : float
-        What is smaller is dust.
+        What is smaller, and not stained, is dust.
     faint, strong : float
         Bounds of the threshold of the optical density: what is fainter is glass and what is stronger is tissue,
         whatever else is on the slide.
@@ -118,38 +119,56 @@ class TissueMask:
         return np.pad(self.mask.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
 
 
-def tissue_in(rgb: NDArray[np.uint8], mpp: float, config: TissueConfig | None = None) -> Mask:
+def tissue_in(
+    rgb: NDArray[np.uint8], mpp: float, config: TissueConfig | None = None, shrink: int = 1
+) -> Mask:
     """Tell tissue from glass in a small image of a slide.
 
     The threshold of the optical density is Otsu's (IEEE Trans Syst Man Cybern 1979), held between two bounds, so
-    that an image without glass is all tissue and one without tissue is all glass.
+    that an image without glass is all tissue and one without tissue is all glass. What is pink or purple needs to
+    pass the lower bound only.
 
     Parameters
     ----------
     rgb
         (h, w, 3) uint8.
     mpp
-        Its micrometres per pixel, best about `config.mpp`.
+        Its micrometres per pixel, best about `config.mpp` over `shrink`.
     config
         `TissueConfig()` by default.
+    shrink
+        So many pixels a side make one of the mask: finer pixels show lone nuclei.
 
     Returns
     -------
     ndarray
-        (h, w) bool.
+        (h / shrink, w / shrink) bool, rounded up.
     """
     config = config or TissueConfig()
-    density = _density(rgb)
-    foreign = _foreign(rgb, density > config.strong)
-    mask = (density > _threshold(density[~foreign], config)) & ~foreign
-    mask = _closed(mask, config.closing_um / mpp) & ~foreign
-    mask = _without_specks(mask, config.speck_um2 / mpp**2)
+    glass = _glass(rgb)
+    density = _density(rgb, glass)
+    foreign = _foreign(rgb, density > config.strong, shrink)
+    stained = _stained(rgb, glass) & (density > config.faint) & ~foreign
+    seen = stained | ((density > _threshold(density[~foreign], config)) & ~foreign)
+    foreign, stained, seen = ~_any(~foreign, shrink), _any(stained, shrink), _any(seen, shrink)
+    mpp = mpp * shrink
+    mask = _closed(seen, config.closing_um / mpp) & ~foreign
+    mask = _without_specks(mask, config.speck_um2 / mpp**2, stained)
     return _reaching(mask, config.margin_um / mpp)
 
 
-def _density(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _any(mask: Mask, shrink: int) -> Mask:
+    """Return which squares of `shrink` pixels a side hold a pixel of the mask."""
+    if shrink == 1:
+        return mask
+    height, width = (-(-n // shrink) for n in mask.shape)
+    padded = np.zeros((height * shrink, width * shrink), bool)
+    padded[: mask.shape[0], : mask.shape[1]] = mask
+    return np.asarray(padded.reshape(height, shrink, width, shrink).any((1, 3)))
+
+
+def _density(rgb: NDArray[np.uint8], glass: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return the largest optical density of the channels, with the glass as white."""
-    glass = _glass(rgb)
     table = np.log10((glass[:, None] + 1) / (np.arange(256) + 1.0)).astype(np.float32)
     return np.max([table[c][rgb[..., c]] for c in range(3)], axis=0)
 
@@ -166,18 +185,18 @@ def _glass(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
     return np.percentile(bare, 75, axis=0)
 
 
-def _foreign(rgb: NDArray[np.uint8], dark: Mask) -> Mask:
+def _foreign(rgb: NDArray[np.uint8], dark: Mask, finer: int) -> Mask:
     """Return frames and pens: large parts that are black, or blue and green as no stain of H&E is."""
     red, green = rgb[..., 0].astype(np.int16), rgb[..., 1].astype(np.int16)
     ink = (rgb.max(2) < _BLACK) | (dark & (green - red > _INK))
-    # what the opening removes is small, as pigment is; the rim of a pen is mixed with the glass around it
-    return np.asarray(ndimage.binary_dilation(_opened(ink), np.ones((3, 3)), iterations=3))
-
-
-def _opened(mask: Mask) -> Mask:
-    """Return the parts of a mask that are 5 pixels wide, as if it went on beyond the image."""
-    wide = np.pad(mask, 4, mode="edge")
-    return np.asarray(ndimage.binary_opening(wide, np.ones((5, 5)))[4:-4, 4:-4])
+    if not ink.any():
+        return ink
+    # what is narrower is pigment or a fold; the rim of a pen is mixed with the glass around it
+    square, around = np.ones((3, 3)), 2 * finer
+    wide = np.pad(ink, 2 * around, mode="edge")  # as if it went on beyond the image
+    wide = ndimage.binary_opening(wide, square, iterations=around)
+    inner = wide[2 * around : -2 * around, 2 * around : -2 * around]
+    return np.asarray(ndimage.binary_dilation(inner, square, iterations=3 * finer))
 
 
 def _threshold(density: NDArray[np.float32], config: TissueConfig) -> float:
@@ -204,9 +223,16 @@ def _closed(mask: Mask, by: float) -> Mask:
     return ~_reaching(~_reaching(mask, by), by)
 
 
-def _without_specks(mask: Mask, pixels: float) -> Mask:
-    """Return a mask without its parts of fewer pixels."""
+def _stained(rgb: NDArray[np.uint8], glass: NDArray[np.float64]) -> Mask:
+    """Return what is pink or purple: green darker than the brighter of the two others."""
+    red, green, blue = (rgb[..., c].astype(np.int16) - int(glass[c]) for c in range(3))
+    return np.asarray(np.maximum(red, blue) - green > _TINT)
+
+
+def _without_specks(mask: Mask, pixels: float, stained: Mask) -> Mask:
+    """Return a mask without its parts of fewer pixels, unless they are stained: a lone nucleus is no dust."""
     parts, count = ndimage.label(mask, np.ones((3, 3)))
-    large = np.bincount(parts.ravel(), minlength=count + 1) >= pixels
-    large[0] = False
-    return np.asarray(large[parts])
+    kept = np.bincount(parts.ravel(), minlength=count + 1) >= pixels
+    kept[np.unique(parts[stained])] = True
+    kept[0] = False
+    return np.asarray(kept[parts])

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from napari_nucseg.io.slide import ImageSource
 
+_FINER = 2  # pixels looked at along a pixel of the mask
 _COARSER = 1.5  # a level this much coarser than wanted still shows tissue, and saves reading a far larger one
 _BLOCK = 2048  # side of the parts that are read, about
 
@@ -51,15 +52,17 @@ def find_tissue(source: ImageSource, config: TissueConfig | None = None) -> Tiss
     if height * width < config.whole_below:
         return TissueMask.whole(source.shape)
     level, factor = _choose(source, mpp, config)
-    steps = (height / source.level_shapes[level][0], width / source.level_shapes[level][1])
-    cell = (factor * steps[0], factor * steps[1])
-    mask = tissue_in(_shrunk(source, level, factor), mpp * math.sqrt(cell[0] * cell[1]), config)
-    if isinstance(source, Tolerant):
-        for damage in source.damages:
-            if damage.level == level:
-                box = damage.box
-                mask[box.y0 // factor : -(-box.y1 // factor), box.x0 // factor : -(-box.x1 // factor)] = True
-    return TissueMask(mask, source.shape, cell)
+    level_shape = source.level_shapes[level]
+    step = (height / level_shape[0], width / level_shape[1])
+    fine = mpp * math.sqrt(step[0] * step[1]) * factor
+    shrink = max(1, round(config.mpp / fine))
+    mask = tissue_in(_shrunk(source, level, factor), fine, config, shrink)
+    size = factor * shrink  # of a pixel of the mask in pixels of the level
+    for damage in source.damages if isinstance(source, Tolerant) else ():
+        if damage.level == level:
+            b = damage.box
+            mask[b.y0 // size : -(-b.y1 // size), b.x0 // size : -(-b.x1 // size)] = True
+    return TissueMask(mask, source.shape, (size * step[0], size * step[1]))
 
 
 def save_tissue(tissue: TissueMask, path: str | Path) -> None:
@@ -76,12 +79,13 @@ def save_tissue(tissue: TissueMask, path: str | Path) -> None:
 
 def _choose(source: ImageSource, mpp: float, config: TissueConfig) -> tuple[int, int]:
     """Return the coarsest level that is fine enough, and by which whole factor it is to be shrunk."""
+    wanted = config.mpp / _FINER
     level, shrink = 0, 1.0
     for k, shape in enumerate(source.level_shapes):
         here = math.sqrt(source.shape[0] / shape[0] * source.shape[1] / shape[1])
-        if mpp * here <= config.mpp * _COARSER:
+        if mpp * here <= wanted * _COARSER:
             level, shrink = k, here
-    return level, max(1, round(config.mpp / (mpp * shrink)))
+    return level, max(1, round(wanted / (mpp * shrink)))
 
 
 def _shrunk(source: ImageSource, level: int, factor: int) -> NDArray[np.uint8]:
