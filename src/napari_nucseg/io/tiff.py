@@ -111,11 +111,25 @@ class TiffPyramid:
 
     def _decide(self) -> PixelRule:
         page = self._levels[0].page.keyframe
-        probe = self._native(0, 1, 0, 1, len(self._levels) - 1)
+        self._probe()
+        probe = _photometric(np.zeros((1, 1, self._levels[0].samples), page.dtype), page)
         extra = page.extrasamples[0] if len(page.extrasamples) else 0
         alpha: Alpha = {1: "premultiplied", 2: "straight"}.get(int(extra), "ignored")  # type: ignore[assignment]
         shape = (*self._levels[0].shape, probe.shape[2])
         return decide_rule(shape, probe.dtype, "YXC", lambda _: self._range(), alpha)
+
+    def _probe(self) -> None:
+        """Find now that tiles can't be decoded at all; a single damaged one does not matter."""
+        last = len(self._levels) - 1
+        height, width = self._levels[last].shape
+        places = ((0, 0), (height // 2, width // 2), (height - 1, width - 1))
+        for at, (y, x) in enumerate(places):
+            try:
+                self._native(y, y + 1, x, x + 1, last)
+                return
+            except NucSegError:
+                if at == len(places) - 1:
+                    raise
 
     def _range(self) -> Range:
         """Return the value range of the coarsest level; `PixelRule.apply` refuses what contradicts it."""
