@@ -6,6 +6,7 @@ import glob
 import os
 import shutil
 import uuid
+from abc import ABC, abstractmethod
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from napari_nucseg.errors import NucSegError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import TracebackType
+    from typing import Self
 
 
 class Draft:
@@ -58,6 +61,55 @@ class Draft:
     def discard(self) -> None:
         """Remove what was written."""
         remove(self.path)
+
+
+class Writer(ABC):
+    """Something that is written piece by piece, and appears when it is complete.
+
+    As a context manager it is closed at the end, or aborted on an error. What comes after that does nothing.
+    """
+
+    _written: list[Path] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def close(self) -> list[Path]:
+        """Finish, and return what now is there.
+
+        Raises
+        ------
+        NucSegError
+            It can't be written; then older files of these names are as they were.
+        """
+        if self._written is None:
+            try:
+                self._written = self._finish()
+            finally:
+                self.abort()
+        return self._written
+
+    def abort(self) -> None:
+        """Drop what isn't finished."""
+        if self._written is None:
+            self._written = []
+        self._drop()
+
+    @abstractmethod
+    def _finish(self) -> list[Path]:
+        """Complete the drafts and put them in place."""
+
+    @abstractmethod
+    def _drop(self) -> None:
+        """Remove the drafts that are there, quietly."""
 
 
 def remove(path: Path) -> None:

@@ -13,6 +13,7 @@ from napari_nucseg.io.atomic import replacing
 from napari_nucseg.io.geojson import write_geojson
 from napari_nucseg.io.mpp import Mpp
 from napari_nucseg.io.polygons import row_bands
+from napari_nucseg.io.tables import write_csv
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -82,25 +83,6 @@ def write_labels(
             **options,
         )
         next(tiles, None)
-
-
-def write_csv(path: str | Path, nuclei: pd.DataFrame) -> None:
-    """Write the table of nuclei as CSV: UTF-8, comma, one header line, eight significant digits.
-
-    Parameters
-    ----------
-    path
-        File to write; it appears only when it is complete.
-    nuclei
-        One row per nucleus; the index is left out.
-
-    Raises
-    ------
-    NucSegError
-        The file can't be written.
-    """
-    with replacing(path) as draft:
-        nuclei.to_csv(draft, index=False, float_format="%.8g", encoding="utf-8", lineterminator="\n")
 
 
 def save_results(

@@ -15,22 +15,20 @@ import numpy as np
 
 from napari_nucseg.core.tiling import Box
 from napari_nucseg.errors import NucSegError
-from napari_nucseg.io.atomic import Draft, told
+from napari_nucseg.io.atomic import Draft, Writer, told
 from napari_nucseg.io.canvases import LEVEL, Canvases, Place, compressed, holds_any, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
-    from types import TracebackType
-    from typing import Self
 
     from numpy.typing import NDArray
 
 
-class LabelPyramid:
+class LabelPyramid(Writer):
     """Writes labels as an OME-Zarr image (OME-NGFF 0.4, Zarr 2), which appears when it is complete.
 
-    Use it as a context manager, which closes it, or aborts it on an error. First `expect` all tiles, then `paint` each
-    or declare it `done`, in any order; an order in which neighbours come soon after each other keeps memory low.
+    First `expect` all tiles, then `paint` each or declare it `done`, in any order; an order in which neighbours come
+    soon after each other keeps memory low. Tiles that are still due at the end paint nothing.
 
     Parameters
     ----------
@@ -75,17 +73,6 @@ class LabelPyramid:
             except BaseException:
                 self._draft.discard()
                 raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()
 
     def expect(self, boxes: Mapping[Hashable, Box]) -> None:
         """Tell of all tiles that are due, once and before the first of them.
@@ -153,18 +140,14 @@ class LabelPyramid:
                 for col in range(cols.start, cols.stop):
                     self._count_off((0, row, col))
 
-    def close(self) -> None:
-        """Finish: tiles that are still due paint nothing, and the folder takes its place."""
-        try:
-            for key in list(self._boxes):
-                self.done(key)
-            with told(self.path):
-                self._draft.commit()
-        finally:
-            self.abort()
+    def _finish(self) -> list[Path]:
+        for key in list(self._boxes):  # they paint nothing
+            self.done(key)
+        with told(self.path):
+            self._draft.commit()
+        return [self.path]
 
-    def abort(self) -> None:
-        """Drop what was written; after `close` nothing happens."""
+    def _drop(self) -> None:
         self._canvases.clear()
         self._draft.discard()
 
