@@ -194,7 +194,7 @@ class Tolerant:
         if getattr(self.source, "closed", False):
             raise error
         stamp = _stamp(self._path)
-        if self._path is not None and stamp != self._stamp:
+        if self._path is not None and (stamp is None or stamp != self._stamp):
             what = "has gone" if stamp is None else "was changed"
             raise NucSegError(
                 f"{self._path} {what} while it was being read; put the original back and start again"

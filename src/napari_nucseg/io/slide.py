@@ -6,38 +6,38 @@ import copy
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
 import numpy as np
 
 from napari_nucseg.errors import NucSegError
-from napari_nucseg.io import openslide
 from napari_nucseg.io.image import PixelRule, as_arraylike, decide_rule, value_range
 from napari_nucseg.io.level import SlideLevel
 from napari_nucseg.io.mpp import Mpp
+from napari_nucseg.io.readers import EXTENSIONS, PICTURES, Reader, check_reader, open_slide, slide_in
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from numpy.typing import NDArray
 
+    from napari_nucseg.io.openslide import OpenSlidePyramid
     from napari_nucseg.io.tiff import TiffPyramid
+    from napari_nucseg.io.zarr_image import ZarrPyramid
+
+    Pixels: TypeAlias = "ArraySource | TiffPyramid | OpenSlidePyramid | ZarrPyramid"
 
 __all__ = [
     "EXTENSIONS",
     "ArraySource",
     "ImageSource",
     "Mpp",
+    "Reader",
     "SlideImage",
     "SlideLevel",
     "as_source",
     "read_image",
 ]
-
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
-TIFFS = (".tif", ".tiff", ".btf", ".tf8", ".svs", ".ndpi", ".scn", ".bif")
-EXTENSIONS = PICTURES + TIFFS + openslide.EXTENSIONS
-"""File name extensions that `read_image` opens."""
 
 Shape = tuple[int, int]
 _Source = TypeVar("_Source")
@@ -131,11 +131,11 @@ class ArraySource:
 class SlideImage:
     """An image file, read by regions; made by `read_image`.
 
-    TIFF pyramids stay on disk, and of a region only its tiles are read; PNG, JPEG and BMP files are held in
-    memory. Usable as a context manager, and from several threads.
+    Slides stay on disk, and of a region only its tiles are read; PNG, JPEG and BMP files are held in memory. Usable
+    as a context manager, and from several threads.
     """
 
-    def __init__(self, path: Path, pixels: ArraySource | TiffPyramid | openslide.OpenSlidePyramid) -> None:
+    def __init__(self, path: Path, pixels: Pixels) -> None:
         self.path = path
         self.mpp = pixels.mpp
         self._pixels = pixels
@@ -204,15 +204,18 @@ class SlideImage:
         self.close()
 
 
-def read_image(path: str | Path) -> SlideImage:
-    """Open an image file.
+def read_image(path: str | Path, reader: Reader = "auto") -> SlideImage:
+    """Open an image.
 
     Parameters
     ----------
     path
-        PNG, JPEG, BMP, TIFF, BigTIFF, OME-TIFF, SVS, NDPI, or (with OpenSlide) MRXS and others. Its mpp is read from
-        OME-XML, the Aperio header,
-        ImageJ's metadata or the resolution tags, unless that is missing or can't be true of a scan of nuclei.
+        PNG, JPEG, BMP, TIFF, BigTIFF, OME-TIFF, SVS, NDPI, an OME-Zarr folder or (with OpenSlide) MRXS, DICOM and
+        others; of a MRXS slide also its folder, and of a DICOM series the folder with its files. Its mpp is read from
+        its metadata, unless that is missing or can't be true of a scan of nuclei.
+    reader
+        Who reads a TIFF or a vendor's format: `"tifffile"`, `"openslide"`, or `"auto"`: tifffile, unless it refuses
+        the file or reads only part of it and OpenSlide does better. Both give the same pixels.
 
     Returns
     -------
@@ -225,20 +228,21 @@ def read_image(path: str | Path) -> SlideImage:
         The file is missing, damaged, truncated, of another kind, or doesn't hold just one grey or RGB image.
     """
     path = Path(path)
-    extension = path.suffix.lower()
+    check_reader(reader)
     if path.is_dir():
-        raise NucSegError(f"{path} is a folder, not an image; name the image files in it")
+        path = slide_in(path)
     if not path.exists():
         raise NucSegError(f"{path} does not exist; check the spelling and the folder")
-    if extension not in EXTENSIONS:
-        raise NucSegError(
-            f"{path.name} is no image that can be read: the extension must be {', '.join(EXTENSIONS)}; "
-            "convert it to one of these"
-        )
-    if path.stat().st_size == 0:
-        raise NucSegError(f"{path.name} is empty (0 bytes); copy or export it again")
+    if path.is_file():
+        if path.suffix.lower() not in EXTENSIONS:
+            raise NucSegError(
+                f"{path.name} is no image that can be read: the extension must be {', '.join(EXTENSIONS)}; "
+                "convert it to one of these"
+            )
+        if path.stat().st_size == 0:
+            raise NucSegError(f"{path.name} is empty (0 bytes); copy or export it again")
     try:
-        return SlideImage(path, _open(path))
+        return SlideImage(path, _open(path, reader))
     except NucSegError as error:
         if path.name in str(error):
             raise
@@ -301,14 +305,10 @@ def check_region(shapes: tuple[Shape, ...], y0: int, y1: int, x0: int, x1: int, 
         )
 
 
-def _open(path: Path) -> ArraySource | TiffPyramid | openslide.OpenSlidePyramid:
-    if path.suffix.lower() in PICTURES:
-        from napari_nucseg.io.picture import read_picture
+def _open(path: Path, reader: Reader) -> Pixels:
+    if path.suffix.lower() not in PICTURES or path.is_dir():
+        return open_slide(path, reader)
+    from napari_nucseg.io.picture import read_picture
 
-        pixels, mpp = read_picture(path)
-        return ArraySource([pixels], mpp, "YXC"[: pixels.ndim])
-    if path.suffix.lower() in openslide.EXTENSIONS:
-        return openslide.OpenSlidePyramid(path)
-    from napari_nucseg.io.tiff import TiffPyramid
-
-    return TiffPyramid(path)
+    pixels, mpp = read_picture(path)
+    return ArraySource([pixels], mpp, "YXC"[: pixels.ndim])

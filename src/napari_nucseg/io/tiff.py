@@ -29,6 +29,10 @@ _VENDORS = ("is_svs", "is_ndpi", "is_scn", "is_bif", "is_philips", "is_qpi")
 _GLASS = 255  # an empty tile of a slide shows the glass
 
 
+class TruncatedFile(NucSegError):
+    """The file ends before its pixels do."""
+
+
 @dataclass(frozen=True)
 class _Level:
     """One resolution of the pyramid: a page cut into a grid of tiles or strips."""
@@ -82,6 +86,15 @@ class TiffPyramid:
     def level_shapes(self) -> tuple[tuple[int, int], ...]:
         """(height, width) of every level, the largest first."""
         return tuple(level.shape for level in self._levels)
+
+    @property
+    def complete(self) -> bool:
+        """Whether this is all of the slide, in place.
+
+        It may not be where a scan consists of several regions (Leica) or of tiles that overlap (Ventana): these are
+        laid on one plane by OpenSlide only, and by QuPath, which uses it.
+        """
+        return not (self._tif.is_bif or self._tif.is_scn)
 
     @property
     def closed(self) -> bool:
@@ -258,7 +271,7 @@ def _check_complete(page: Any, path: Path) -> None:
     size = page.parent.filehandle.size
     if len(ends) == 0 or ends.max() > size:
         needed = f", {ends.max()} bytes are needed" if len(ends) else ""
-        raise NucSegError(f"{path.name} is truncated: it has {size} bytes{needed}; copy the file again")
+        raise TruncatedFile(f"{path.name} is truncated: it has {size} bytes{needed}; copy the file again")
 
 
 def _photometric(native: NDArray[Any], page: Any) -> NDArray[Any]:
