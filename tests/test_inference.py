@@ -7,8 +7,9 @@ import napari_nucseg as nn
 from napari_nucseg import inference
 from napari_nucseg.core.decode import DecodeConfig, decode
 from napari_nucseg.core.metrics import panoptic_quality
-from napari_nucseg.core.tiling import Box, Grid
-from napari_nucseg.inference import Region, collect, make_plan, predict_window, run
+from napari_nucseg.core.tiling import Box
+from napari_nucseg.core.tissue import TissueMask
+from napari_nucseg.inference import Region, collect, make_plan, predict_window, run, run_tiles
 from tests.fakes import CLASSES, FakeRuntime, fake_card
 
 
@@ -50,12 +51,14 @@ def test_labels_and_table_agree(synthetic):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("cell", [256, 320, 512])
-def test_tiles_of_any_size_give_what_the_whole_gives(big, monkeypatch, cell):
+@pytest.mark.parametrize(("tile", "block"), [(64, 300), (100, 9000), (256, 512), (320, 9000), (512, 300)])
+def test_tiles_and_blocks_of_any_size_give_what_the_whole_gives(big, monkeypatch, tile, block):
     whole, whole_table = segment(big)
-    monkeypatch.setattr(inference, "Grid", lambda shape: Grid(shape, cell=cell, halo=64))
-    tiled, table = segment(big)
-    assert len(list(Grid(big.shape[:2], cell, 64).cells())) > 1
+    monkeypatch.setattr(inference, "BLOCK", block)
+    tiled, table = segment(big, tile=tile)
+    plan = make_plan(big, FakeRuntime(), fake_card(), mpp=0.25, tile=tile)
+    assert len(plan.tiles) > 1
+    assert (len(plan.blocks) > 1) == (block < 700)
     assert same_partition(whole, tiled)
     columns = [c for c in table.columns if c not in ("id", "class")]
     key = ["centre_y", "centre_x"]
@@ -63,11 +66,10 @@ def test_tiles_of_any_size_give_what_the_whole_gives(big, monkeypatch, cell):
     np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
-def test_a_region_gives_the_nuclei_of_the_whole_that_are_centred_in_it(big, monkeypatch):
-    monkeypatch.setattr(inference, "Grid", lambda shape: Grid(shape, cell=256, halo=64))
-    labels, nuclei = segment(big)
+def test_a_region_gives_the_nuclei_of_the_whole_that_are_centred_in_it(big):
+    labels, nuclei = segment(big, tile=256)
     box = Box(100, 350, 420, 780)
-    part, found = segment(big, region=Region(box))
+    part, found = segment(big, region=Region(box), tile=200)
     wanted = nuclei[nuclei["centre_y"].between(99.5, 349.4) & nuclei["centre_x"].between(419.5, 779.4)]
     assert len(found) == len(wanted) > 20
     assert same_partition(np.where(np.isin(labels, wanted["id"]), labels, 0), part)
@@ -108,21 +110,19 @@ def test_an_image_of_unknown_resolution_is_refused(synthetic):
         make_plan(synthetic.image, FakeRuntime(), fake_card())
 
 
-def test_closing_the_generator_stops_the_network(big, monkeypatch):
-    monkeypatch.setattr(inference, "Grid", lambda shape: Grid(shape, cell=128, halo=32))
+def test_closing_the_generator_stops_the_network(big):
     runtime = FakeRuntime()
-    plan = make_plan(big, runtime, fake_card(), mpp=0.25)
+    plan = make_plan(big, runtime, fake_card(), mpp=0.25, tile=128)
     tiles = run(plan)
     first = next(tiles)
-    assert (first.done, first.total) == (1, len(plan.cells))
+    assert (first.done, first.total) == (1, len(plan.tiles))
     tiles.close()
-    assert runtime.windows < len(plan.windows)
+    assert runtime.windows < plan.window_count
 
 
-def test_ids_count_up_and_the_run_is_deterministic(big, monkeypatch):
-    monkeypatch.setattr(inference, "Grid", lambda shape: Grid(shape, cell=256, halo=64))
-    first, table = segment(big)
-    second, again = segment(big)
+def test_ids_count_up_and_the_run_is_deterministic(big):
+    first, table = segment(big, tile=256)
+    second, again = segment(big, tile=256)
     np.testing.assert_array_equal(first, second)
     assert table.equals(again)
     assert table["id"].tolist() == list(range(1, len(table) + 1))
@@ -160,9 +160,60 @@ def test_nuclei_too_small_for_a_coarse_level_0_are_left_out_of_labels_and_table_
     noise = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
     config = DecodeConfig(spacing=1, support=1, centre=0.05, max_cost=8)
     plan = make_plan(noise, FakeRuntime(), fake_card(), mpp=4.0, config=config)
-    fields = predict_window(plan.image.read(plan.grid.window((0, 0))), plan.runtime, plan.card)
+    fields = predict_window(plan.image.read(plan.grid.owned((0, 0))), plan.runtime, plan.card)
     labels, nuclei = segment(noise, mpp=4.0, config=config)
     found = len(decode(fields, config).centres)
     assert set(nuclei["id"]) == set(np.unique(labels)) - {0}
     assert 0 < len(nuclei) < found
     assert (nuclei["area_um2"] >= 16).all()
+
+
+def test_any_tiles_of_a_block_come_out_as_in_the_whole_run(big):
+    """What a run that was interrupted, or that leaves glass out, still has to do: tiles here and there."""
+    plan = make_plan(big, FakeRuntime(), fake_card(), mpp=0.25, tile=128)
+    (block,) = plan.blocks
+    everything = {tile.index: tile for tile in run_tiles(plan, block)}
+    rng = np.random.default_rng(0)
+    for share in (0.1, 0.4, 0.8):
+        some = [index for index in block if rng.random() < share]
+        for tile in run_tiles(plan, some):
+            known = everything[tile.index]
+            assert tile.box == known.box
+            np.testing.assert_array_equal(tile.labels, known.labels)
+            assert tile.nuclei.equals(known.nuclei)
+            some.remove(tile.index)
+        assert not some
+
+
+def test_every_nucleus_of_a_tile_is_whole_and_none_is_in_two(big):
+    plan = make_plan(big, FakeRuntime(), fake_card(), mpp=0.25, tile=128)
+    canvas, areas = np.zeros(big.shape[:2], np.uint32), 0
+    for tile in run_tiles(plan, plan.tiles):
+        inside = tile.labels > 0
+        assert not (canvas[tile.box.slices][inside]).any()
+        labels, nuclei = tile.numbered(7)
+        assert nuclei["id"].tolist() == list(range(7, 7 + len(nuclei)))
+        np.testing.assert_array_equal(labels > 0, inside)
+        canvas[tile.box.slices][inside] = 1
+        areas += inside.sum()
+    assert areas == canvas.sum() > 10_000
+
+
+def test_of_tissue_only_nuclei_centred_in_it_are_kept_whatever_the_tiles(big):
+    mask = np.zeros((7, 9), bool)
+    mask[2:4, 3:6] = True
+    tissue = TissueMask(mask, big.shape[:2], (100.0, 100.0))
+    whole, table = segment(big)
+    tiled = [segment(big, tissue=tissue, tile=tile) for tile in (100, 256, 2000)]
+    wanted = table[tissue.holds(table[["centre_y", "centre_x"]].to_numpy())]
+    assert 5 < len(wanted) < len(table)
+    for labels, nuclei in tiled:
+        assert len(nuclei) == len(wanted)
+        assert same_partition(np.where(np.isin(whole, wanted["id"]), whole, 0), labels)
+    few = make_plan(big, FakeRuntime(), fake_card(), mpp=0.25, tile=100, tissue=tissue)
+    assert 0 < len(few.tiles) < 20
+
+
+def test_a_tile_too_small_is_refused(synthetic):
+    with pytest.raises(nn.NucSegError, match="tile of 8 pixels"):
+        make_plan(synthetic.image, FakeRuntime(), fake_card(), mpp=0.25, tile=8)

@@ -75,9 +75,10 @@ class Predicted:
         grid, runtime = Grid(image.shape), TaskRuntime(task)
         fields = Fields.empty(image.shape, len(card.classes))
         for cell in grid.cells():
-            owned, window = grid.owned(cell), grid.window(cell)
-            part = predict_window(image.read(window), runtime, card)
-            fields.paste(part.crop(*owned.relative(window).slices), *owned.slices)
+            owned = grid.owned(cell)
+            window = grid.window(owned)
+            part = predict_window(image.read(window), runtime, card, owned.relative(window))
+            fields.paste(part, *owned.slices)
         return cls(item, image, fields)
 
     def score(self, config: DecodeConfig, classes: tuple[str, ...]) -> ImageScore:

@@ -1,17 +1,20 @@
 """Segment an image: a generator of tile results, and the whole result stitched from them.
 
-Data flows one way: read and resample -> network -> fields -> decode -> table. The network runs in the calling
-thread, reading ahead and decoding in two others (the kernels hold no GIL). Nothing here knows of a GUI.
+Data flows one way: read and resample -> network -> fields -> decode -> table. Windows are read and predicted in as
+many threads as the runtime has lanes, so that it never waits for pixels, and decoded in another (nothing of it
+holds the GIL). Nothing here knows of a GUI.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,22 +22,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nucseg.core.decode import DecodeConfig, Decoded, Fields, compress, decode, warm_up
+from napari_nucseg.core.decode import DecodeConfig, Fields, compress, decode, warm_up
 from napari_nucseg.core.field_cache import FieldCache
 from napari_nucseg.core.measure import measure
-from napari_nucseg.core.tiling import Box, Grid, Index
+from napari_nucseg.core.tiling import CELL, STRIDE, Box, Grid, Index, Sweep, window_around
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.resample import Resampled
 from napari_nucseg.io.slide import Mpp, SlideImage, as_source
 from napari_nucseg.models.card import Card
 from napari_nucseg.models.registry import Model, find_model
+from napari_nucseg.models.runtime import FieldRuntime, Runtime
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from napari_nucseg.models.runtime import Runtime
+    from napari_nucseg.core.tissue import TissueMask
 
 log = logging.getLogger(__name__)
+
+BLOCK = 12_000
+"""About the side of a block in pixels: its seams are computed twice, so it should be large; what it holds in memory
+grows with it."""
+
+SMALLEST_TILE = 64
 
 NEAR = 1024
 """Side of the windows, without halo, in which maps around an edit are computed."""
@@ -127,11 +137,11 @@ class Plan:
     image : Resampled
         The image at the model's resolution.
     grid : Grid
-        Its cells.
-    cells : tuple
-        Cells to decode.
-    windows : tuple
-        Cells whose maps these need, in the order of computation.
+        Its tiles.
+    blocks : tuple of tuples of Index
+        Tiles to do, in the order of the schedule. A block needs nothing of another one.
+    tissue : TissueMask or None
+        Nuclei are sought here only; everywhere if None.
     """
 
     image: Resampled
@@ -140,8 +150,22 @@ class Plan:
     decode: DecodeConfig
     region: Region | None
     grid: Grid
-    cells: tuple[Index, ...]
-    windows: tuple[Index, ...]
+    blocks: tuple[tuple[Index, ...], ...]
+    tissue: TissueMask | None = None
+
+    @property
+    def tiles(self) -> tuple[Index, ...]:
+        """All tiles to do, in the order of the schedule."""
+        return tuple(itertools.chain.from_iterable(self.blocks))
+
+    @property
+    def window_count(self) -> int:
+        """How often the network is asked."""
+        return sum(len(self.sweep(block).windows) for block in self.blocks)
+
+    def sweep(self, tiles: Sequence[Index]) -> Sweep:
+        """Return how tiles of one block are done."""
+        return Sweep(self.grid, tiles, self.decode.margin)
 
 
 def make_plan(
@@ -152,6 +176,8 @@ def make_plan(
     mpp: float | Mpp | None = None,
     region: Region | None = None,
     config: DecodeConfig | None = None,
+    tissue: TissueMask | None = None,
+    tile: int | None = None,
 ) -> Plan:
     """Check the input and lay out the work.
 
@@ -165,11 +191,15 @@ def make_plan(
         The whole image if None.
     config : DecodeConfig, optional
         The card's by default.
+    tissue : TissueMask, optional
+        Tiles without tissue are left out, and nuclei whose centre lies outside.
+    tile : int, optional
+        Largest side of a tile in pixels of the model's resolution. The nuclei are the same with any.
 
     Raises
     ------
     NucSegError
-        The image cannot be used, or its mpp is neither in the file nor given.
+        The image cannot be used, the tile is too small, or its mpp is neither in the file nor given.
     """
     source = as_source(image, mpp)
     if source.mpp.value is None:
@@ -179,24 +209,28 @@ def make_plan(
         )
     if region is not None:
         region = region.cut(source.shape)
+    if tile is not None and tile < SMALLEST_TILE:
+        raise NucSegError(f"A tile of {tile} pixels is too small; give {SMALLEST_TILE} or more.")
     resampled = Resampled(source, card.mpp)
-    config = config or card.decode
-    grid = Grid(resampled.shape)
+    grid = Grid(resampled.shape, tile or CELL, card.halo)
     whole = Box(0, resampled.shape[0], 0, resampled.shape[1])
-    wanted = whole if region is None else resampled.scale.to_model(region.box)
+    wanted = set(grid.cells(whole if region is None else resampled.scale.to_model(region.box)))
+    if tissue is not None:
+        wanted = {t for t in wanted if tissue.touches(resampled.scale.covered(grid.owned(t))[0])}
+    blocks = (tuple(t for t in block if t in wanted) for block in grid.blocks(BLOCK))
     return Plan(
         image=resampled,
         card=card,
         runtime=runtime,
-        decode=config,
+        decode=config or card.decode,
         region=region,
         grid=grid,
-        cells=tuple(grid.cells(wanted)),
-        windows=tuple(grid.cells(wanted.grown(config.margin, resampled.shape))),
+        blocks=tuple(block for block in blocks if block),
+        tissue=tissue,
     )
 
 
-def predict_window(image: NDArray[np.uint8], runtime: Runtime, card: Card) -> Fields:
+def predict_window(image: NDArray[np.uint8], runtime: Runtime, card: Card, part: Box | None = None) -> Fields:
     """Run the network on one window, mirrored at the lower and right edge up to its stride.
 
     Parameters
@@ -204,15 +238,21 @@ def predict_window(image: NDArray[np.uint8], runtime: Runtime, card: Card) -> Fi
     image : (H, W, 3) uint8 at the model's resolution
     runtime : Runtime
     card : Card
+    part : Box, optional
+        The part of the window that is asked for; all of it by default.
 
     Returns
     -------
-    Fields of shape (H, W)
+    Fields of the part's shape
     """
     height, width = image.shape[:2]
-    pad = ((0, -height % 16), (0, -width % 16), (0, 0))
-    maps = runtime(np.pad(image, pad, mode="symmetric" if min(height, width) < 16 else "reflect"))
-    return compress(maps, card.layout).crop(slice(0, height), slice(0, width))
+    part = part or Box(0, height, 0, width)
+    if height % STRIDE or width % STRIDE:
+        pad = ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0))
+        image = np.pad(image, pad, mode="symmetric" if min(height, width) < STRIDE else "reflect")
+    if isinstance(runtime, FieldRuntime):
+        return runtime.fields(image, part)
+    return compress(runtime(image), card.layout).crop(*part.slices)
 
 
 def compute_fields(image: Resampled, runtime: Runtime, card: Card, cache: FieldCache, box: Box) -> None:
@@ -231,82 +271,88 @@ def compute_fields(image: Resampled, runtime: Runtime, card: Card, cache: FieldC
     for y in range(box.y0, box.y1, NEAR):
         for x in range(box.x0, box.x1, NEAR):
             part = Box(y, min(y + NEAR, box.y1), x, min(x + NEAR, box.x1))
-            window = part.grown(Grid.halo, image.shape)
-            fields = predict_window(image.read(window), runtime, card)
-            cache.put(part, fields.crop(*part.relative(window).slices))
+            window = window_around(part, card.halo, image.shape)
+            cache.put(part, predict_window(image.read(window), runtime, card, part.relative(window)))
 
 
 class _FieldStore:
-    """Fields of the cells computed so far, each dropped when no cell still to decode needs it."""
+    """The fields computed so far, of each window no more than what tiles still to decode need."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan, self._fields = plan, dict[Index, Fields]()
-        available = set(plan.windows)
-        self.needs: dict[Index, list[Index]] = {}
-        for cell in plan.cells:
-            around = plan.grid.owned(cell).grown(plan.decode.margin, plan.grid.shape)
-            self.needs[cell] = [c for c in plan.grid.cells(around) if c in available]
-        self._users: dict[Index, int] = {}
-        for needed in self.needs.values():
-            for cell in needed:
-                self._users[cell] = self._users.get(cell, 0) + 1
+    def __init__(self, plan: Plan, sweep: Sweep) -> None:
+        self._sweep, self._n_classes = sweep, len(plan.card.classes)
+        self._held: dict[Index, tuple[Box, Fields]] = {}
 
-    def put(self, cell: Index, window: Fields) -> None:
-        grid = self._plan.grid
-        self._fields[cell] = window.crop(*grid.owned(cell).relative(grid.window(cell)).slices)
+    def put(self, window: Index, fields: Fields) -> None:
+        self._held[window] = self._sweep.answer(window), fields
 
-    def ready(self, cell: Index) -> bool:
-        return all(c in self._fields for c in self.needs[cell])
-
-    def gather(self, cell: Index) -> tuple[Box, Fields]:
-        """Return the read region of a cell and its fields, and forget what nobody needs any more."""
-        grid = self._plan.grid
-        box = grid.owned(cell).grown(self._plan.decode.margin, grid.shape)
-        out = Fields.empty(box.shape, len(self._plan.card.classes))
-        for other in self.needs[cell]:
-            shared = grid.owned(other).cut(box)
+    def take(self, tile: Index) -> tuple[Box, Fields]:
+        """Return the read region of the next tile and its fields, and forget what later ones do not need."""
+        box = self._sweep.read(tile)
+        out = Fields.empty(box.shape, self._n_classes)
+        for window in self._sweep.needs[tile]:
+            known, fields = self._held[window]
+            shared = known.cut(box)
             if shared is not None:
-                part = self._fields[other].crop(*shared.relative(grid.owned(other)).slices)
-                out.paste(part, *shared.relative(box).slices)
-            self._users[other] -= 1
-            if not self._users[other]:
-                del self._fields[other]
+                out.paste(fields.crop(*shared.relative(known).slices), *shared.relative(box).slices)
+        for window in [w for w in list(self._held) if w <= tile]:  # others come in from another thread
+            known, fields = self._held[window]
+            left = self._sweep.needed_after(window, tile)
+            if left is None:
+                del self._held[window]
+            elif math.prod(left.shape) < math.prod(known.shape) / 2:
+                self._held[window] = left, fields.crop(*left.relative(known).slices).copy()
         return box, out
 
 
-def _owned_nuclei(found: Decoded, box: Box, owned: Box) -> NDArray[np.bool_]:
-    rows, cols = found.centres[:, 0] + box.y0, found.centres[:, 1] + box.x0
-    result: NDArray[np.bool_] = (
-        (owned.y0 <= rows) & (rows < owned.y1) & (owned.x0 <= cols) & (cols < owned.x1)
-    )
-    return result
-
-
 @dataclass(frozen=True)
-class _Tile:
-    """A decoded tile before its ids are assigned: `labels` holds 1..n in the order of the table."""
+class Tile:
+    """A decoded tile with numbers of its own.
 
+    Attributes
+    ----------
+    index : Index
+        Place in the grid.
+    box : Box
+        Where `labels` lies in the image, level-0 pixels; empty where there is no nucleus.
+    labels : uint32 (rows, columns)
+        1..n in the order of the table; every nucleus is whole, also where it sticks out of the tile.
+    nuclei : DataFrame
+        One row per nucleus, see `Result.nuclei`.
+    """
+
+    index: Index
     box: Box
     labels: NDArray[np.uint32]
     nuclei: pd.DataFrame
 
+    def numbered(self, first_id: int) -> tuple[NDArray[np.uint32], pd.DataFrame]:
+        """Return labels and table with the ids first_id, first_id + 1, ..."""
+        n = len(self.nuclei)
+        ids = np.zeros(n + 1, np.uint32)
+        ids[1:] = np.arange(first_id, first_id + n, dtype=np.uint32)
+        return ids[self.labels], self.nuclei.assign(id=ids[1:])
 
-def _finish_cell(plan: Plan, cell: Index, box: Box, fields: Fields) -> _Tile:
-    """Decode one cell, bring its nuclei to level 0 and measure them."""
+
+def _finish_tile(plan: Plan, tile: Index, box: Box, fields: Fields) -> Tile:
+    """Decode one tile, bring its nuclei to level 0 and measure them."""
     import pandas as pd
 
-    found = decode(fields, plan.decode)
-    keep = _owned_nuclei(found, box, plan.grid.owned(cell))
+    owned = plan.grid.owned(tile).relative(box)
+    found = decode(fields, plan.decode, owned)
+    keep = owned.holds(found.centres)
     points = plan.image.scale.to_level0(found.centres + np.array([box.y0, box.x0]))
-    if plan.region is not None:
-        keep &= plan.region.holds(points)
+    for limit in (plan.region, plan.tissue):
+        if limit is not None:
+            keep &= limit.holds(points)
     numbers = np.zeros(len(keep) + 1, np.uint32)
     numbers[1:][keep] = np.arange(1, keep.sum() + 1)
     area, labels = plan.image.scale.labels_to_level0(box, numbers[found.owner])
+    if plan.image.scale.zoom.max() > 1:  # level 0 is coarser than the model: a tiny nucleus may vanish
+        there = np.bincount(labels.ravel(), minlength=int(keep.sum()) + 1)[1:] > 0
+        keep[keep] = there
+        labels = np.concatenate([[0], np.cumsum(there) * there]).astype(np.uint32)[labels]
+    ids = np.arange(1, keep.sum() + 1, dtype=np.uint32)
     rgb = plan.image.source.read(area.y0, area.y1, area.x0, area.x1)
-    # where level 0 is coarser than the model a tiny nucleus may vanish
-    ids = np.flatnonzero(np.bincount(labels.ravel(), minlength=1)[1:]).astype(np.uint32) + np.uint32(1)
-    keep[keep] = np.isin(numbers[1:][keep], ids)
     shape = measure(labels, rgb, plan.image.mpp, ids=ids)
     classes = np.array(plan.card.classes, dtype=object)
     probabilities = found.probabilities[keep]
@@ -323,15 +369,7 @@ def _finish_cell(plan: Plan, cell: Index, box: Box, fields: Fields) -> _Tile:
         "solidity": shape.solidity,
         "mean_haematoxylin": shape.mean_haematoxylin,
     }
-    return _Tile(area, labels, pd.DataFrame(table))
-
-
-def _numbered(tile: _Tile, first_id: int) -> tuple[NDArray[np.uint32], pd.DataFrame]:
-    """Give a tile's nuclei the ids first_id, first_id + 1, ..."""
-    ids = tile.nuclei["id"].to_numpy()
-    lookup = np.zeros(int(tile.labels.max(initial=0)) + 1, np.uint32)
-    lookup[ids] = np.arange(first_id, first_id + len(ids), dtype=np.uint32)
-    return lookup[tile.labels], tile.nuclei.assign(id=lookup[ids])
+    return Tile(tile, area, labels, pd.DataFrame(table))
 
 
 Keep = Callable[[Box, Fields], None]
@@ -345,65 +383,85 @@ def run(plan: Plan, keep: Keep | None = None) -> Generator[TileResult, None, Non
     ----------
     plan : Plan
     keep : callable (box, fields), optional
-        Gets the network's answer for every cell, in the thread that steps this generator.
+        Gets the network's answer for every window, in the thread that steps this generator.
 
     Yields
     ------
     TileResult
-        In raster order of the cells, ids counting up from 1. Closing the generator cancels the run after the
-        current tile.
+        In the order of the schedule, ids counting up from 1. Closing the generator cancels the run after the
+        windows in work.
     """
-    store = _FieldStore(plan)
-    pending, jobs = deque(plan.cells), deque[Future[_Tile]]()
-    done, total, next_id = 0, len(plan.cells), 1
-    ahead = ThreadPoolExecutor(1, "nucseg-read")
-    decoding = ThreadPoolExecutor(1, "nucseg-decode")
+    done, total, next_id = 0, len(plan.tiles), 1
+    for block in plan.blocks:
+        with closing(run_tiles(plan, block, keep)) as tiles:
+            for tile in tiles:
+                labels, nuclei = tile.numbered(next_id)
+                done, next_id = done + 1, next_id + len(nuclei)
+                yield TileResult(tile.box, labels, nuclei, done, total)
+
+
+def run_tiles(plan: Plan, tiles: Sequence[Index], keep: Keep | None = None) -> Generator[Tile, None, None]:
+    """Compute some tiles of one block of a plan, whatever was done before or is done elsewhere.
+
+    Parameters
+    ----------
+    plan : Plan
+    tiles : sequence of Index
+        In raster order.
+    keep : callable (box, fields), optional
+        See `run`.
+
+    Yields
+    ------
+    Tile
+        As soon as it is done, in order. Closing the generator cancels what is left.
+    """
+    if not tiles:
+        return
+    sweep = plan.sweep(tiles)
+    store, jobs = _FieldStore(plan, sweep), deque[Future[Tile]]()
+    lanes = plan.runtime.lanes if isinstance(plan.runtime, FieldRuntime) else 1
+    predicting, decoding = ThreadPoolExecutor(lanes, "nucseg-predict"), ThreadPoolExecutor(1, "nucseg-decode")
+
+    def finish(tile: Index) -> Tile:
+        return _finish_tile(plan, tile, *store.take(tile))
+
+    pending = deque(tiles)
     try:
         decoding.submit(warm_up)
-        for cell, image in _windows(plan, ahead):
-            window = predict_window(image, plan.runtime, plan.card)
-            store.put(cell, window)
+        for window, fields in _predicted(plan, sweep, predicting, lanes + 1):
+            store.put(window, fields)
             if keep is not None:
-                owned = plan.grid.owned(cell)
-                keep(owned, window.crop(*owned.relative(plan.grid.window(cell)).slices))
-            while pending and store.ready(pending[0]):
-                ready = pending.popleft()
-                jobs.append(decoding.submit(_finish_cell, plan, ready, *store.gather(ready)))
+                keep(sweep.answer(window), fields)
+            while pending and sweep.needs[pending[0]][-1] <= window:
+                jobs.append(decoding.submit(finish, pending.popleft()))
             while jobs and (jobs[0].done() or len(jobs) > 2):
-                done += 1
-                result = _result(jobs.popleft().result(), next_id, done, total)
-                next_id += len(result.nuclei)
-                yield result
-        for job in jobs:
-            done += 1
-            result = _result(job.result(), next_id, done, total)
-            next_id += len(result.nuclei)
-            yield result
+                yield jobs.popleft().result()
+        while jobs:
+            yield jobs.popleft().result()
     finally:
-        ahead.shutdown(wait=True, cancel_futures=True)
+        predicting.shutdown(wait=True, cancel_futures=True)
         decoding.shutdown(wait=True, cancel_futures=True)
 
 
-def _result(tile: _Tile, first_id: int, done: int, total: int) -> TileResult:
-    labels, nuclei = _numbered(tile, first_id)
-    return TileResult(tile.box, labels, nuclei.reset_index(drop=True), done, total)
+def _predicted(
+    plan: Plan, sweep: Sweep, pool: ThreadPoolExecutor, ahead: int
+) -> Iterator[tuple[Index, Fields]]:
+    """Yield the fields of every window, some more being computed meanwhile."""
 
+    def predict(window: Index) -> Fields:
+        answer = sweep.answer(window)
+        seen = plan.grid.window(answer)
+        return predict_window(plan.image.read(seen), plan.runtime, plan.card, answer.relative(seen))
 
-def _windows(plan: Plan, pool: ThreadPoolExecutor) -> Iterator[tuple[Index, NDArray[np.uint8]]]:
-    """Yield the pixels of every window, the next one being read meanwhile."""
-    todo = iter(plan.windows)
-    waiting: deque[tuple[Index, Future[NDArray[np.uint8]]]] = deque()
-
-    def order() -> None:
-        cell = next(todo, None)
-        if cell is not None:
-            waiting.append((cell, pool.submit(plan.image.read, plan.grid.window(cell))))
-
-    order()
-    while waiting:
-        order()
-        cell, pixels = waiting.popleft()
-        yield cell, pixels.result()
+    waiting: deque[tuple[Index, Future[Fields]]] = deque()
+    for window in sweep.windows:
+        waiting.append((window, pool.submit(predict, window)))
+        if len(waiting) == ahead:
+            first, fields = waiting.popleft()
+            yield first, fields.result()
+    for first, fields in waiting:
+        yield first, fields.result()
 
 
 @dataclass(frozen=True, repr=False)

@@ -14,12 +14,14 @@ from napari_nucseg.core.decode import (
     find_centres,
     flood,
     quantise,
+    unpack,
     vote,
     warm_up,
 )  # fmt: skip
 from napari_nucseg.core.maps import BAND, MapLayout
 from napari_nucseg.core.metrics import panoptic_quality
 from napari_nucseg.core.targets import centre_points, make_targets, split_parts
+from napari_nucseg.core.tiling import Box
 from napari_nucseg.errors import NucSegError
 
 LAYOUT = MapLayout()
@@ -301,3 +303,66 @@ def test_compress_takes_the_falling_edge_along_its_own_angle():
     rising = maps.copy()
     rising[LAYOUT.distance.start] *= -1
     assert (compress(rising, LAYOUT).border[1] == 0).all()
+
+
+def as_maps(subpixels, layout):
+    """Do what the network's last layers do, in double precision."""
+    channels, height, width = layout.channels, *subpixels.shape[1:]
+    raw = subpixels.reshape(channels, 2, 2, height, width).transpose(0, 3, 1, 4, 2)
+    raw = raw.reshape(channels, 2 * height, 2 * width).astype(np.float64)
+    maps = 1 / (1 + np.exp(-raw))
+    maps[layout.distance] = np.clip(raw[layout.distance], -1, 1)
+    for group in (layout.boundary, layout.type):
+        powers = np.exp(raw[group])
+        maps[group] = powers / powers.sum(0)
+    return maps.astype(np.float32)
+
+
+@pytest.mark.parametrize("angles", [(0, 90), (0, 45, 90, 135)])
+@pytest.mark.parametrize("bfloat", [False, True])
+@pytest.mark.parametrize("part", [Box(0, 32, 0, 48), Box(3, 20, 5, 42), Box(4, 5, 1, 2)])
+def test_a_raw_answer_gives_the_fields_of_its_maps(angles, bfloat, part):
+    layout = MapLayout(angles, 4)
+    raw = (3 * np.random.default_rng(0).normal(size=(4 * layout.channels, 16, 24))).astype(np.float32)
+    answer = raw
+    if bfloat:
+        answer = (raw.view(np.uint32) >> 16).astype(np.uint16)
+        raw = (answer.astype(np.uint32) << 16).view(np.float32)
+    expected = compress(as_maps(raw, layout), layout).crop(*part.slices)
+    found = unpack(answer, layout, part)
+    solid = (expected.foreground >= 17) & (found.foreground >= 17)  # below 16 there are no edges
+    for got, want, off in (
+        (found.foreground, expected.foreground, 1), (found.centre, expected.centre, 1 if bfloat else 8),
+        (found.type, expected.type, 1), (found.border[0], expected.border[0], 1),
+        (found.border[1][solid], expected.border[1][solid], 1),
+    ):  # fmt: skip
+        assert got.shape == want.shape
+        assert got.dtype == want.dtype
+        assert np.abs(got.astype(int) - want).max(initial=0) <= off
+
+
+def test_raw_answers_of_any_size_of_number_are_taken():
+    layout = MapLayout()
+    raw = np.zeros((4 * layout.channels, 8, 8), np.float32)
+    raw[::2], raw[1::2] = 1e30, -1e30
+    for answer in (raw, (raw.view(np.uint32) >> 16).astype(np.uint16)):
+        found = unpack(answer, layout, Box(0, 16, 0, 16))
+        assert set(np.unique(found.foreground)) == {0, 255}
+        assert set(np.unique(found.centre)) == {0, 65535}
+    with pytest.raises(NucSegError, match="4 times"):
+        unpack(raw[:-1], layout, Box(0, 16, 0, 16))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32 - 1))
+def test_of_the_nuclei_asked_for_all_come_out_as_in_the_whole(seed):
+    """Whatever lies in the holes of nuclei and between them."""
+    fields = random_fields(seed, (90, 90))
+    config = DecodeConfig(max_cost=40, max_hole=30, support=1, centre=0.02, spacing=1, ridge=2)
+    whole = decode(fields, config)
+    owned = Box(30, 61, 25, 64)
+    part = decode(fields, config, owned)
+    np.testing.assert_array_equal(part.centres, whole.centres)
+    for k in np.flatnonzero(owned.holds(whole.centres)):
+        np.testing.assert_array_equal(part.owner == k + 1, whole.owner == k + 1)
+        np.testing.assert_array_equal(part.probabilities[k], whole.probabilities[k])

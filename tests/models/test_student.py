@@ -4,6 +4,7 @@ import torch
 from napari_nucseg.core.maps import MapLayout
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.models.student import Student, StudentConfig, activate
+from tests.fakes import fake_card
 
 TINY = StudentConfig((4, 6, 8, 8), (1, 1, 1, 1), (1, 1, 1), MapLayout((0, 45, 90, 135), 3))
 
@@ -65,3 +66,33 @@ def test_config_survives_json_and_refuses_unknown_keys():
             StudentConfig(**wrong)
     with pytest.raises(NucSegError, match="kernel_size"):
         StudentConfig.from_dict({**TINY.to_dict(), "kernel_size": 3})
+
+
+@pytest.mark.parametrize(
+    "config",
+    [StudentConfig(), StudentConfig((8, 8, 8), (1, 1, 1), (1, 2)), StudentConfig((8, 8), (3, 1), (1,))],
+)
+def test_the_halo_of_a_card_covers_what_the_network_sees(config):
+    """A change of one pixel reaches no further than the halo, counted from windows on the stride."""
+    torch.manual_seed(0)
+    net = Student(config).eval()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.ones_(module.weight)  # else the residual blocks begin as the identity
+    net.double()
+    halo = fake_card(network=config.to_dict()).halo
+    side, at = 2 * halo + 64, halo + 32
+    image = torch.rand(1, 3, side, side, dtype=torch.float64)
+    changed = image.clone()
+    reached = torch.zeros(side, dtype=torch.bool)
+    with torch.inference_mode():
+        before = net(image)
+        for shift in (0, 15):  # the first and the last pixel of a stride
+            changed.copy_(image)
+            changed[0, :, :, at // 16 * 16 + shift] += 100
+            reached |= (net(changed) != before).any(dim=(0, 1, 2))
+    found = torch.nonzero(reached).ravel()
+    first, last = int(found.min()) // 16 * 16, -(-int(found.max() + 1) // 16) * 16
+    assert at // 16 * 16 - halo <= first
+    assert last <= at // 16 * 16 + 16 + halo
+    assert first <= at // 16 * 16 - halo + 48  # and it is not much larger than it must be

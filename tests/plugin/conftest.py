@@ -93,7 +93,7 @@ def world(tmp_path, monkeypatch):
 @pytest.fixture
 def tall(monkeypatch, make_panel, synthetic):
     """A panel on an image of 6 x 2 tiles; the first four tiles are done after six windows."""
-    monkeypatch.setattr(inference, "Grid", lambda shape: Grid(shape, cell=256, halo=64))
+    monkeypatch.setattr(inference, "Grid", lambda shape, *_: Grid(shape, cell=256, halo=64))
     made = make_panel()
     image = np.tile(synthetic.image, (3, 1, 1))
     made.viewer.add_image(image, name="tissue", scale=(0.25, 0.25), units=("um", "um"))

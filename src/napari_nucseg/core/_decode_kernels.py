@@ -44,6 +44,73 @@ def compress(
 
 
 @njit(cache=True, nogil=True)
+def encode(raw, finest, span):
+    """Return raw values as 16-bit codes: steps of 1 / finest from -span to span."""
+    out = np.empty(raw.shape, np.uint16)
+    flat, codes = raw.ravel(), out.ravel()
+    for k in range(flat.size):
+        codes[k] = np.uint16(
+            min(max((flat[k] + span) * finest + np.float32(0.5), np.float32(0)), np.float32(65535))
+        )
+    return out
+
+
+@njit(cache=True, nogil=True)
+def unpack(codes, y0, x0, n_angles, sigmoid8, sigmoid16, power, out_fg, out_band, out_centre, out_type):
+    """Put the maps of a window into place, activated and quantised; the outputs are its part that begins at (y0, x0).
+
+    `codes` (4 * channels, h / 2, w / 2) stand for raw values, and index the tables.
+    """
+    height, width = out_fg.shape
+    centre_at, boundary_at = 4 * (1 + n_angles), 4 * (2 + n_angles)
+    type_at, n_types = boundary_at + 12, out_type.shape[0]
+    half = np.float32(0.5)
+    for y in range(height):
+        row, i = (y0 + y) >> 1, 2 * ((y0 + y) & 1)
+        for j in range(2):
+            s = i + j
+            for x in range((j - x0) & 1, width, 2):  # one pass a map: each reads one stretch of memory
+                out_fg[y, x] = sigmoid8[codes[s, row, (x0 + x) >> 1]]
+            for x in range((j - x0) & 1, width, 2):
+                out_centre[y, x] = sigmoid16[codes[centre_at + s, row, (x0 + x) >> 1]]
+            for x in range((j - x0) & 1, width, 2):
+                col = (x0 + x) >> 1
+                band = power[codes[boundary_at + 8 + s, row, col]]
+                rest = power[codes[boundary_at + s, row, col]] + power[codes[boundary_at + 4 + s, row, col]]
+                out_band[y, x] = np.uint8(np.float32(255) * band / (rest + band) + half)
+            for x in range((j - x0) & 1, width, 2):
+                col = (x0 + x) >> 1
+                total = np.float32(0)
+                for k in range(n_types):
+                    total += power[codes[type_at + 4 * k + s, row, col]]
+                scale = np.float32(255) / total
+                for k in range(n_types):
+                    out_type[k, y, x] = np.uint8(power[codes[type_at + 4 * k + s, row, col]] * scale + half)
+
+
+@njit(cache=True, nogil=True)
+def unpack_edges(codes, y0, x0, steps, value, edge_gain, fg, out):
+    """Take the falling edges of the distance maps along their own angles where the foreground is not quite empty."""
+    height, width = fg.shape
+    last_y, last_x = 2 * codes.shape[1] - 1, 2 * codes.shape[2] - 1
+    for y in range(height):
+        for x in range(width):
+            if fg[y, x] < 16:
+                continue
+            strongest = np.float32(0)
+            for k in range(steps.shape[0]):
+                dy, dx = steps[k, 0], steps[k, 1]
+                ay, ax = min(max(y0 + y + dy, 0), last_y), min(max(x0 + x + dx, 0), last_x)
+                by, bx = min(max(y0 + y - dy, 0), last_y), min(max(x0 + x - dx, 0), last_x)
+                before = value[codes[4 + 4 * k + 2 * (by & 1) + (bx & 1), by >> 1, bx >> 1]]
+                after = value[codes[4 + 4 * k + 2 * (ay & 1) + (ax & 1), ay >> 1, ax >> 1]]
+                strongest = max(strongest, (before - after) * np.float32(0.5))
+            out[y, x] = np.uint8(
+                min(strongest * edge_gain, np.float32(1)) * np.float32(255) + np.float32(0.5)
+            )
+
+
+@njit(cache=True, nogil=True)
 def smooth_centre(centre, lowest):
     """Sum of the 3x3 binomial neighbourhood (weights 1-2-1, total 16) where the map reaches `lowest`, else 0."""
     height, width = centre.shape
@@ -127,59 +194,110 @@ def on_ridge(peaks, smooth, ridge, saddle):
 
 
 @njit(cache=True, nogil=True)
-def flood(foreground, border, fg_min, base, band, edge, max_cost, rows, cols, owner, cost):
-    """Dial's bucket queue over integer costs; `owner` gets 1-based centre numbers, `cost` the path costs.
-
-    Every step costs at least 1, so all pixels that can reach cost c have been settled when bucket c is
-    opened: comparing (cost, owner) while relaxing is enough to break ties by owner.
-    """
+def step_costs(foreground, border, fg_min, base, band, edge, dearest):
+    """Return what stepping on each pixel costs, padded by one pixel: 0 outside the foreground, `dearest` at most."""
     height, width = foreground.shape
-    longest = base + band + edge + 1
-    head = np.full(longest + 1, -1, np.int64)
-    capacity = max(1024, foreground.size // 2 + rows.size)
-    nxt = np.empty(capacity, np.int64)
-    pixel = np.empty(capacity, np.int64)
-    used = 0
-    for k in range(rows.size):
-        owner[rows[k], cols[k]] = k + 1
-        cost[rows[k], cols[k]] = 0
-        pixel[used], nxt[used], head[0] = rows[k] * width + cols[k], head[0], used
-        used += 1
-    waiting = used
-    now = 0
-    while waiting > 0 and now <= max_cost:
-        slot = now % (longest + 1)
-        entry = head[slot]
-        head[slot] = -1
-        while entry >= 0:
-            waiting -= 1
-            y, x = pixel[entry] // width, pixel[entry] % width
-            entry = nxt[entry]
-            if cost[y, x] != now:
-                continue  # reached more cheaply since
-            mine = owner[y, x]
-            for k in range(4):
-                ny, nx = y + (k == 0) - (k == 1), x + (k == 2) - (k == 3)
-                if ny < 0 or nx < 0 or ny >= height or nx >= width or foreground[ny, nx] < fg_min:
-                    continue
-                step = base + (band * np.int64(border[0, ny, nx]) + edge * np.int64(border[1, ny, nx])) // 255
-                total = now + step
-                if total > max_cost or total > cost[ny, nx]:
-                    continue
-                if total == cost[ny, nx]:
-                    owner[ny, nx] = min(owner[ny, nx], mine)
-                    continue
-                cost[ny, nx] = total
-                owner[ny, nx] = mine
-                if used == capacity:
-                    capacity *= 2
-                    nxt = np.append(nxt, np.empty(capacity - used, np.int64))
-                    pixel = np.append(pixel, np.empty(capacity - used, np.int64))
-                target = total % (longest + 1)
-                pixel[used], nxt[used], head[target] = ny * width + nx, head[target], used
+    out = np.zeros((height + 2, width + 2), np.uint16)
+    for y in range(height):
+        for x in range(width):
+            cost = base + (band * np.int64(border[0, y, x]) + edge * np.int64(border[1, y, x])) // 255
+            out[y + 1, x + 1] = min(cost, dearest) if foreground[y, x] >= fg_min else 0
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _component(seed, beside, step, owner, done, members):
+    """Collect the component of the foreground around a seed; return its pixels (with room to spare) and their number.
+
+    Pixels that are no seeds get owner -1 ("seen"), seeds are done. A seed outside the foreground belongs to every
+    component beside it, and joins them.
+    """
+    members[0] = seed
+    done[owner[seed] - 1] = True
+    count, at = 1, 0
+    while at < count:
+        here = members[at]
+        at += 1
+        if count + 4 > members.size:
+            members = np.append(members, np.empty(members.size, np.int64))
+        for k in range(4):
+            there = here + beside[k]
+            who = owner[there]
+            if who < 0 or (who == 0 and step[there] == 0) or (who > 0 and done[who - 1]):
+                continue
+            if who == 0:
+                owner[there] = -1
+            else:
+                done[who - 1] = True
+            members[count] = there
+            count += 1
+    return members, count
+
+
+@njit(cache=True, nogil=True)
+def flood(padded_step, max_cost, dearest, seeds, wanted, padded_owner, padded_cost):
+    """Grow nuclei in all components of the foreground that hold a wanted seed, one component after another.
+
+    Paths do not leave the foreground, so components know nothing of each other, and what one of them needs stays in
+    the processor's cache. Within one it is Dial's bucket queue over integer costs: every step costs at least 1, so
+    all pixels that can reach cost c have been settled when bucket c is opened, and comparing (cost, owner) while
+    relaxing is enough to break ties by owner.
+
+    The images are padded by one pixel, `seeds` are flat positions in them; `padded_owner` holds k + 1 at seed k and 0
+    elsewhere, `padded_cost` 65535.
+    """
+    stride = padded_step.shape[1]
+    step, owner, cost = padded_step.ravel(), padded_owner.ravel(), padded_cost.ravel()
+    beside = np.array([-stride, -1, 1, stride], np.int64)
+    ring = 1
+    while ring <= dearest:
+        ring *= 2
+    head = np.full(ring, -1, np.int64)
+    nxt, pixel, members = np.empty(4096, np.int64), np.empty(4096, np.int64), np.empty(4096, np.int64)
+    done = np.zeros(seeds.size, np.bool_)
+    for first in range(seeds.size):
+        if done[first] or not wanted[first]:
+            continue
+        members, count = _component(seeds[first], beside, step, owner, done, members)
+        used = 0
+        for m in range(count):
+            if owner[members[m]] > 0:
+                if used == nxt.size:
+                    nxt = np.append(nxt, np.empty(used, np.int64))
+                    pixel = np.append(pixel, np.empty(used, np.int64))
+                cost[members[m]] = 0
+                pixel[used], nxt[used], head[0] = members[m], head[0], used
                 used += 1
-                waiting += 1
-        now += 1
+        waiting, now = used, 0
+        while waiting > 0:
+            entry = head[now & (ring - 1)]
+            head[now & (ring - 1)] = -1
+            while entry >= 0:
+                waiting -= 1
+                here = pixel[entry]
+                entry = nxt[entry]
+                if cost[here] != now:
+                    continue  # reached more cheaply since
+                mine = owner[here]
+                if used + 4 > nxt.size:
+                    nxt = np.append(nxt, np.empty(nxt.size, np.int64))
+                    pixel = np.append(pixel, np.empty(pixel.size, np.int64))
+                for k in range(4):
+                    there = here + beside[k]
+                    total = now + np.int64(step[there])
+                    if step[there] == 0 or total > max_cost or total > cost[there]:
+                        continue
+                    if total == cost[there]:
+                        owner[there] = min(owner[there], mine)
+                        continue
+                    cost[there], owner[there] = total, mine
+                    slot = total & (ring - 1)
+                    pixel[used], nxt[used], head[slot] = there, head[slot], used
+                    used += 1
+                    waiting += 1
+            now += 1
+        for m in range(count):
+            owner[members[m]] = max(owner[members[m]], 0)
 
 
 @njit(cache=True, nogil=True)

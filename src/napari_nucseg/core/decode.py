@@ -15,12 +15,14 @@ in place of a flooding watershed, because it is a pure function of the neighbour
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_nucseg.core import _decode_kernels as kernels
 from napari_nucseg.core.maps import BAND, MapLayout
+from napari_nucseg.core.tiling import Box
 from napari_nucseg.errors import NucSegError
 
 UNREACHED = np.uint16(65535)
@@ -133,6 +135,10 @@ class Fields:
             self.type[:, rows, cols],
         )
 
+    def copy(self) -> Fields:
+        """Return fields of their own memory."""
+        return Fields(self.foreground.copy(), self.border.copy(), self.centre.copy(), self.type.copy())
+
     def paste(self, part: Fields, rows: slice, cols: slice) -> None:
         """Write a part into a window of these fields."""
         self.foreground[rows, cols] = part.foreground
@@ -185,6 +191,81 @@ def compress(maps: NDArray[np.float32], layout: MapLayout) -> Fields:
     return out
 
 
+_FINEST = np.float32(2048)
+_SPAN = np.float32(16)
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """What the 65,536 codes of raw values stand for: the value, its sigmoid and its exponential."""
+
+    value: NDArray[np.float32]
+    sigmoid8: NDArray[np.uint8]
+    sigmoid16: NDArray[np.uint16]
+    power: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, raw: NDArray[np.float32]) -> _Tables:
+        clipped = np.clip(raw.astype(np.float64), -40, 40)
+        sigmoid = 1 / (1 + np.exp(-clipped))
+        return cls(
+            np.clip(raw, -1, 1).astype(np.float32),
+            np.floor(sigmoid * 255 + 0.5).astype(np.uint8),
+            np.floor(sigmoid * 65535 + 0.5).astype(np.uint16),
+            np.exp(clipped).astype(np.float32),
+        )
+
+
+@cache
+def _bfloat_tables() -> _Tables:
+    bits = np.arange(65536, dtype=np.uint32) << 16
+    return _Tables.of(np.nan_to_num(bits.view(np.float32), posinf=40, neginf=-40))
+
+
+@cache
+def _fixed_tables() -> _Tables:
+    return _Tables.of(np.arange(65536, dtype=np.float32) / _FINEST - _SPAN)
+
+
+def unpack(subpixels: NDArray[np.uint16] | NDArray[np.float32], layout: MapLayout, part: Box) -> Fields:
+    """Reduce a network's raw answer to the fields the decoder works on.
+
+    Does what pixel shuffle, `models.student.activate` and `compress` do, in one pass over the memory, and by tables,
+    since the fields are coarser than floats.
+
+    Parameters
+    ----------
+    subpixels : (4 * layout.channels, h / 2, w / 2)
+        See `models.student.Student.subpixels`: float32, or the bits of bfloat16 as uint16.
+    layout : MapLayout
+    part : Box
+        The part of the window asked for; the edges of the distance maps see what lies around it.
+
+    Returns
+    -------
+    Fields of the part's shape
+    """
+    if subpixels.ndim != 3 or subpixels.shape[0] != 4 * layout.channels:
+        raise NucSegError(
+            f"An answer of shape {subpixels.shape} does not have 4 times the layout's {layout.channels} channels."
+        )
+    if subpixels.dtype == np.uint16:
+        codes, tables = subpixels, _bfloat_tables()
+    else:
+        codes = kernels.encode(subpixels, _FINEST, _SPAN)
+        tables = _fixed_tables()
+    out = Fields.empty(part.shape, layout.n_classes)
+    steps = np.array([_STEPS[a] for a in layout.angles], np.int64)
+    kernels.unpack(
+        codes, part.y0, part.x0, len(steps), tables.sigmoid8, tables.sigmoid16, tables.power,
+        out.foreground, out.border[0], out.centre, out.type,
+    )  # fmt: skip
+    kernels.unpack_edges(
+        codes, part.y0, part.x0, steps, tables.value, np.float32(EDGE_GAIN), out.foreground, out.border[1]
+    )
+    return out
+
+
 def quantise(probability: float) -> int:
     """Return the least 8-bit value above a probability threshold."""
     return max(1, min(255, int(probability * 255) + 1))
@@ -213,7 +294,12 @@ def find_centres(fields: Fields, config: DecodeConfig) -> tuple[NDArray[np.int64
     return peaks[:, :2], (peaks[:, 2] / (16 * 65535)).astype(np.float32)
 
 
-def flood(fields: Fields, centres: NDArray[np.integer], config: DecodeConfig) -> NDArray[np.int32]:
+def flood(
+    fields: Fields,
+    centres: NDArray[np.integer],
+    config: DecodeConfig,
+    wanted: NDArray[np.bool_] | None = None,
+) -> NDArray[np.int32]:
     """Grow exactly one connected nucleus from every centre.
 
     Parameters
@@ -222,6 +308,8 @@ def flood(fields: Fields, centres: NDArray[np.integer], config: DecodeConfig) ->
     centres : (n, 2) integers
         Rows and columns, distinct pixels inside the image. A centre outside the foreground keeps its pixel.
     config : DecodeConfig
+    wanted : (n,) bool, optional
+        Which nuclei are asked for; of the others only those come out right that compete with them.
 
     Returns
     -------
@@ -240,17 +328,22 @@ def flood(fields: Fields, centres: NDArray[np.integer], config: DecodeConfig) ->
         raise NucSegError(
             f"Centre {tuple(centres[outside][0])} lies outside the {height}x{width} image; move it."
         )
-    keys = centres[:, 0] * width + centres[:, 1]
-    order = np.argsort(keys, kind="stable")
-    if (np.diff(keys[order]) == 0).any():
-        twin = centres[order][1:][np.diff(keys[order]) == 0][0]
+    seeds = (centres[:, 0] + 1) * (width + 2) + centres[:, 1] + 1
+    order = np.argsort(seeds, kind="stable")
+    seeds = seeds[order]
+    if (np.diff(seeds) == 0).any():
+        twin = centres[order][1:][np.diff(seeds) == 0][0]
         raise NucSegError(f"Two centres share the pixel {tuple(twin)}; move or delete one of them.")
-    owner = np.zeros((height, width), np.int32)
-    cost = np.full((height, width), UNREACHED, np.uint16)
-    kernels.flood(
+    dearest = min(config.base + config.band + config.edge, config.max_cost + 1)
+    step = kernels.step_costs(
         fields.foreground, fields.border, quantise(config.foreground), config.base, config.band, config.edge,
-        config.max_cost, centres[order, 0], centres[order, 1], owner, cost,
+        dearest,
     )  # fmt: skip
+    owner, cost = np.zeros(step.shape, np.int32), np.full(step.shape, UNREACHED, np.uint16)
+    owner.ravel()[seeds] = np.arange(1, len(seeds) + 1)
+    asked = np.ones(len(seeds), np.bool_) if wanted is None else wanted[order]
+    kernels.flood(step, config.max_cost, dearest, seeds, asked, owner, cost)
+    owner = np.ascontiguousarray(owner[1:-1, 1:-1])
     kernels.fill_holes(owner, config.max_hole, _NOBODY, _NOBODY.astype(np.bool_))
     if (order != np.arange(len(order))).any():
         names = np.concatenate([[0], order + 1]).astype(np.int32)
@@ -297,13 +390,17 @@ class Decoded:
     probabilities: NDArray[np.float32]
 
 
-def decode(fields: Fields, config: DecodeConfig) -> Decoded:
+def decode(fields: Fields, config: DecodeConfig, owned: Box | None = None) -> Decoded:
     """Find the centres, grow their nuclei and classify them.
 
     Parameters
     ----------
     fields : Fields of shape (H, W)
     config : DecodeConfig
+    owned : Box, optional
+        Part of the fields whose nuclei are asked for, those with the centre in it: around it less is done, and
+        what comes out for other centres means nothing. It should lie `DecodeConfig.margin` inside the fields, but
+        where the image ends.
 
     Returns
     -------
@@ -311,7 +408,9 @@ def decode(fields: Fields, config: DecodeConfig) -> Decoded:
         Nuclei in raster order of their centres.
     """
     centres, scores = find_centres(fields, config)
-    owner = flood(fields, centres, config)
+    # a centre elsewhere may lie in a hole of a nucleus asked for, which reaches no farther than this
+    wanted = None if owned is None else owned.grown(config.reach, fields.shape).holds(centres)
+    owner = flood(fields, centres, config, wanted)
     return Decoded(owner, centres, scores, vote(owner, fields, len(centres)))
 
 

@@ -103,6 +103,8 @@ class Scale:
             box.x0 + int(cols[0]),
             box.x0 + int(cols[-1]) + 1,
         )
+        if self.is_identity:
+            return labelled, np.ascontiguousarray(labels[labelled.relative(box).slices])
         area, y, x = self.covered(labelled)
         return area, labels[np.ix_(y - box.y0, x - box.x0)]
 

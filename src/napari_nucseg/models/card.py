@@ -11,6 +11,7 @@ from typing import Any
 
 from napari_nucseg.core.decode import DecodeConfig
 from napari_nucseg.core.maps import MapLayout
+from napari_nucseg.core.tiling import HALO, up
 from napari_nucseg.errors import NucSegError
 
 FORMAT = 1
@@ -97,6 +98,19 @@ class Card:
     def layout(self) -> MapLayout:
         """Channels of the network's output."""
         return MapLayout(tuple(self.network["layout"]["angles"]), len(self.classes))
+
+    @property
+    def halo(self) -> int:
+        """Pixels that the network must see around what it answers for, a multiple of its stride.
+
+        The radius of its receptive field: each 3x3 convolution adds one pixel of its level, the stem two.
+        """
+        blocks, decoder = self.network.get("blocks"), self.network.get("decoder_blocks")
+        if blocks is None or decoder is None:
+            return HALO
+        radius = 2 + sum(2 * n * 2 ** (k + 1) for k, n in enumerate(blocks))
+        radius += sum(2 * n * 2 ** (len(decoder) - k) for k, n in enumerate(decoder)) + 2  # and the head
+        return up(radius)
 
     def to_json(self) -> str:
         """Return the card as JSON text.

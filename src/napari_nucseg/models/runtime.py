@@ -7,14 +7,18 @@ import hashlib
 import importlib.util
 import logging
 import os
-import threading
+import queue
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_nucseg.core.decode import Fields, unpack
+from napari_nucseg.core.tiling import Box
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.models.devices import DEVICES
 from napari_nucseg.models.registry import Model
@@ -22,10 +26,12 @@ from napari_nucseg.models.registry import Model
 if TYPE_CHECKING:
     import torch
 
+    from napari_nucseg.core.maps import MapLayout
+
 log = logging.getLogger(__name__)
 
-CONVERSION = 1
-"""Count up when the converted network changes (`deployed`, `activate`), so that cached ones are made anew."""
+CONVERSION = 2
+"""Count up when the converted network changes (`bare`), so that cached ones are made anew."""
 
 
 @functools.cache
@@ -43,6 +49,9 @@ def openvino_core() -> Any:
     return core
 
 
+PRECISIONS = ("auto", "f32", "bf16", "fp16")
+
+
 class Runtime(Protocol):
     """A loaded network, ready for windows of any size."""
 
@@ -51,6 +60,17 @@ class Runtime(Protocol):
 
     def __call__(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the activated maps ``(channels, H, W)`` of an ``(H, W, 3)`` image; sides multiples of 16."""
+
+
+@runtime_checkable
+class FieldRuntime(Runtime, Protocol):
+    """A runtime that knows a shorter way to what the decoder needs than through the maps in full."""
+
+    lanes: int
+    """How many threads may call at a time for the best speed: one waits for its pixels while another computes."""
+
+    def fields(self, rgb: NDArray[np.uint8], part: Box) -> Fields:
+        """Return the fields of a part of an ``(H, W, 3)`` image whose sides are multiples of 16."""
 
 
 @dataclass(frozen=True)
@@ -93,37 +113,66 @@ def load_runtime(model: Model, device: str = "auto") -> Runtime:
     model : Model
     device : {"auto", "cuda", "cpu", "cpu-torch"}
 
+    Notes
+    -----
+    The environment variable NUCSEG_PRECISION=f32 asks for full precision where bf16 or fp16 would be used,
+    NUCSEG_THREADS limits the threads of OpenVINO.
+
     Raises
     ------
     NucSegError
-        The device is not known or not there, or the weights cannot be loaded.
+        The device is not known or not there, the precision is none, or the weights cannot be loaded.
     """
     if device not in DEVICES:
         raise NucSegError(f"Device '{device}' is not one of {', '.join(DEVICES)}.")
+    precision = os.environ.get("NUCSEG_PRECISION", "auto")
+    if precision not in PRECISIONS:
+        raise NucSegError(f"NUCSEG_PRECISION={precision} is not one of {', '.join(PRECISIONS)}.")
     report = inspect_devices()
     if device == "cuda" and report.cuda is None:
         raise NucSegError("Device 'cuda' was asked for, but torch finds no CUDA device; use device 'cpu'.")
     if report.cuda is not None and device in ("auto", "cuda"):
-        return TorchRuntime(model, "cuda")
+        return TorchRuntime(model, "cuda", precision)
     if report.openvino is not None and device != "cpu-torch":
         try:
-            return OpenVINORuntime(model, report.precision)
+            return OpenVINORuntime(model, report.precision if precision == "auto" else precision)
         except NucSegError:
             raise
         except Exception as error:  # slower is better than nothing
             log.warning("OpenVINO cannot run %s (%s); torch does it, more slowly", model, error)
-    return TorchRuntime(model, "cpu")
+    return TorchRuntime(model, "cpu", precision)
 
 
 def deployed(model: Model) -> torch.nn.Module:
     """Return the network from ``(1, H, W, 3)`` uint8 to activated maps ``(1, channels, H, W)``, norms folded in."""
+    from torch import nn
+    from torch.nn import functional as F
+
+    from napari_nucseg.models.student import activate
+
+    class Deployed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bare = bare(model)
+
+        def forward(self, rgb: torch.Tensor) -> torch.Tensor:
+            return activate(F.pixel_shuffle(self.bare(rgb).float(), 2), model.card.layout)
+
+    return Deployed().eval()
+
+
+def bare(model: Model) -> torch.nn.Module:
+    """Return the network from ``(1, H, W, 3)`` uint8 to `Student.subpixels`, norms folded in.
+
+    Shuffling and activating full-resolution maps costs a general runtime nearly as much as all convolutions together;
+    `core.decode.unpack` does it on the way to the fields.
+    """
     import torch
     from torch import nn
 
     from napari_nucseg.models.checkpoint import load_student
-    from napari_nucseg.models.student import activate
 
-    class Deployed(nn.Module):
+    class Bare(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.student = load_student(model).fuse()
@@ -132,9 +181,19 @@ def deployed(model: Model) -> torch.nn.Module:
 
         def forward(self, rgb: torch.Tensor) -> torch.Tensor:
             image = (rgb.permute(0, 3, 1, 2).float() - self.shift) * self.scale
-            return activate(self.student(image).float(), model.card.layout)
+            return self.student.subpixels(image)
 
-    return Deployed().eval()
+    return Bare().eval()
+
+
+def _maps(subpixels: torch.Tensor, layout: MapLayout) -> NDArray[np.float32]:
+    """Return the activated maps (channels, H, W) of a raw answer (1, 4 * channels, H / 2, W / 2)."""
+    from torch.nn import functional as F
+
+    from napari_nucseg.models.student import activate
+
+    maps: NDArray[np.float32] = activate(F.pixel_shuffle(subpixels, 2), layout)[0].contiguous().cpu().numpy()
+    return maps
 
 
 class TorchRuntime:
@@ -146,52 +205,105 @@ class TorchRuntime:
         "auto": fp16 on CUDA; on the CPU bf16 where it is native, else f32.
     """
 
+    lanes = 2
+
     def __init__(self, model: Model, device: str, precision: str = "auto") -> None:
         import torch
 
         if precision == "auto":
             native = device == "cpu" and torch.cpu._is_avx512_bf16_supported()
             precision = "fp16" if device == "cuda" else "bf16" if native else "f32"
-        self._torch, self._device = torch, torch.device(device)
+        self._torch, self._device, self._layout = torch, torch.device(device), model.card.layout
         self._dtype = {"fp16": torch.float16, "bf16": torch.bfloat16, "f32": None}[precision]
-        self._net = deployed(model).to(self._device, memory_format=torch.channels_last)
+        self._net = bare(model).to(self._device, memory_format=torch.channels_last)
         self.name = f"torch {torch.__version__} ({device.upper()}, {precision})"
 
     def __call__(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Runtime.__call__`."""
+        with self._torch.inference_mode():
+            return _maps(self._answer(rgb), self._layout)
+
+    def fields(self, rgb: NDArray[np.uint8], part: Box) -> Fields:
+        """See `FieldRuntime.fields`."""
+        answer = self._answer(rgb)[0].contiguous()
+        if self._device.type == "cuda":
+            page = self._torch.empty(
+                answer.shape, dtype=answer.dtype, pin_memory=True
+            )  # copies at full speed
+            page.copy_(answer)
+            answer = page
+        return unpack(answer.numpy(), self._layout, part)
+
+    def _answer(self, rgb: NDArray[np.uint8]) -> torch.Tensor:
         torch = self._torch
-        image = torch.from_numpy(np.ascontiguousarray(rgb))[None].to(self._device)
+        image = torch.from_numpy(np.ascontiguousarray(rgb))[None]
+        if self._device.type == "cuda":
+            image = image.pin_memory().to(self._device, non_blocking=True)
         with (
             torch.inference_mode(),
             torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None),
         ):
-            maps: NDArray[np.float32] = self._net(image)[0].float().contiguous().cpu().numpy()
-        return maps
+            answer: torch.Tensor = self._net(image).float()
+            return answer
 
 
 class OpenVINORuntime:
-    """OpenVINO on the CPU. The network is converted once per weights and OpenVINO version, and cached on disk."""
+    """OpenVINO on the CPU. The network is converted once per weights and OpenVINO version, and cached on disk.
+
+    Parameters
+    ----------
+    model : Model
+    precision : {"f32", "bf16"}
+    """
+
+    lanes = 2
 
     def __init__(self, model: Model, precision: str = "f32") -> None:
         import openvino
+        from openvino.preprocess import PrePostProcessor
 
         core = openvino_core()
         config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
         if threads := os.environ.get("NUCSEG_THREADS"):
             config["INFERENCE_NUM_THREADS"] = threads
-        self._compiled = core.compile_model(core.read_model(_converted(model)), "CPU", config)
-        self._request = self._compiled.create_infer_request()
-        self._lock = (
-            threading.Lock()
-        )  # a cancelled run may still be in its last window when the next one starts
+        network = core.read_model(_converted(model))
+        if precision == "bf16":  # half the bytes to write and to read again, at no loss
+            adapter = PrePostProcessor(network)
+            adapter.output().tensor().set_element_type(openvino.Type.bf16)
+            network = adapter.build()
+        compiled = core.compile_model(network, "CPU", config)
+        self._layout = model.card.layout
+        # an answer is read while the next one is computed; a cancelled run may still be in its last window when the
+        # next one starts: then that waits
+        self._requests: queue.Queue[Any] = queue.Queue()
+        for _ in range(self.lanes):
+            self._requests.put(compiled.create_infer_request())
         self.name = f"OpenVINO {openvino.__version__.split('-')[0]} (CPU, {precision})"
 
     def __call__(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Runtime.__call__`."""
-        with self._lock:
-            output = self._request.infer({0: np.ascontiguousarray(rgb)[None]}, share_inputs=True)
-            maps: NDArray[np.float32] = output[0][0]
-        return maps
+        import torch
+
+        with self._answer(rgb) as answer:
+            if answer.dtype == np.uint16:
+                answer = (answer.astype(np.uint32) << 16).view(np.float32)
+            return _maps(torch.from_numpy(answer)[None], self._layout)
+
+    def fields(self, rgb: NDArray[np.uint8], part: Box) -> Fields:
+        """See `FieldRuntime.fields`."""
+        with self._answer(rgb) as answer:
+            return unpack(answer, self._layout, part)
+
+    @contextmanager
+    def _answer(self, rgb: NDArray[np.uint8]) -> Iterator[NDArray[Any]]:
+        """Lend the raw answer: float32, or bfloat16 as uint16."""
+        request = self._requests.get()
+        try:
+            request.infer({0: np.ascontiguousarray(rgb)[None]}, share_inputs=True, share_outputs=True)
+            answer = request.get_output_tensor(0).data[0]
+            yield answer.view(np.uint16) if answer.itemsize == 2 else answer
+        finally:
+            self._requests.put(request)
 
 
 def _converted(model: Model) -> Path:
@@ -221,12 +333,12 @@ def _convert(model: Model, path: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         onnx = Path(scratch) / "network.onnx"
         torch.onnx.export(
-            deployed(model),
+            bare(model),
             (torch.zeros(1, 64, 64, 3, dtype=torch.uint8),),
             onnx,
             input_names=["rgb"],
-            output_names=["maps"],
-            dynamic_axes={"rgb": {1: "height", 2: "width"}, "maps": {2: "height", 3: "width"}},
+            output_names=["subpixels"],
+            dynamic_axes={"rgb": {1: "height", 2: "width"}, "subpixels": {2: "height", 3: "width"}},
             opset_version=17,
             dynamo=False,
         )

@@ -176,6 +176,15 @@ class Student(nn.Module):
         """Input pixels per pixel of each of the `features`, coarse to fine."""
         return tuple(2**level for level in range(len(self.config.widths), 0, -1))
 
+    def subpixels(self, image: Tensor) -> Tensor:
+        """Return the raw maps of a normalised image as the head makes them, before `forward` shuffles them into place.
+
+        Of ``(N, 4 * layout.channels, H / 2, W / 2)``, channel ``4 * c + 2 * i + j`` is map c at rows 2y + i and columns
+        2x + j.
+        """
+        subpixels: Tensor = self.head(self.features(image)[-1])
+        return subpixels
+
     def forward_with_features(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the raw maps of a normalised image and the decoder features they come from."""
         features = self.features(image)
