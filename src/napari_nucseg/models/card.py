@@ -103,14 +103,18 @@ class Card:
     def halo(self) -> int:
         """Pixels that the network must see around what it answers for, a multiple of its stride.
 
-        The radius of its receptive field: each 3x3 convolution adds one pixel of its level, the stem two.
+        The radius of its receptive field, walked back from an output on the stride: each 3x3 convolution adds one pixel of
+        its level, the way to a coarser level goes to the edge of the pixel there, and the stem adds two.
         """
         blocks, decoder = self.network.get("blocks"), self.network.get("decoder_blocks")
         if blocks is None or decoder is None:
             return HALO
-        radius = 2 + sum(2 * n * 2 ** (k + 1) for k, n in enumerate(blocks))
-        radius += sum(2 * n * 2 ** (len(decoder) - k) for k, n in enumerate(decoder)) + 2  # and the head
-        return up(radius)
+        radius = 2  # the head's, at half the resolution
+        for level, n in enumerate(reversed(decoder), 1):
+            coarser = 2 ** (level + 1)
+            radius = -(-(radius + 2 * n * 2**level) // coarser) * coarser
+        radius += sum(2 * n * 2**level for level, n in enumerate(blocks, 1))
+        return up(radius + 2)
 
     def to_json(self) -> str:
         """Return the card as JSON text.
