@@ -18,7 +18,6 @@ EXTENSIONS = (".mrxs", ".vms", ".vmu", ".zvi", ".czi", ".dcm", ".svslide")
 
 _CELL = 256  # side of the parts that are read, where the file does not say how it is cut
 _CELLS = (128, 1024)  # sides of tiles that are read one by one
-_SEARCH = 64
 
 
 class OpenSlidePyramid:
@@ -129,31 +128,14 @@ class OpenSlidePyramid:
         y0, x0 = row * tall, column * wide
         y1, x1 = min(y0 + tall, height), min(x0 + wide, width)
         scale = self._scales[level]
-        (y, above), (x, left) = _start(y0, scale), _start(x0, scale)
-        region = slide.read_region((x, y), level, (x1 - x0 + left, y1 - y0 + above))
-        rgba = np.asarray(region)[above:, left:]
+        # whole pixels of level 0, so OpenSlide interpolates where the level does not divide them: alike in every window
+        region = slide.read_region((round(x0 * scale), round(y0 * scale)), level, (x1 - x0, y1 - y0))
+        rgba = np.asarray(region)
         if rgba[..., 3].min(initial=255) == 255:
             return np.ascontiguousarray(rgba[..., :3])
         alpha = rgba[..., 3:].astype(np.uint16)
         blended = (rgba[..., :3].astype(np.uint16) * alpha + 255 * (255 - alpha) + 127) // 255
         return blended.astype(np.uint8)
-
-
-def _start(at: int, scale: float) -> tuple[int, int]:
-    """Return the level-0 pixel from which to read for pixel `at` of a level, and how many pixels before it that is.
-
-    OpenSlide takes whole pixels of level 0 and interpolates what is no whole pixel of the level; a little before
-    there is one that is nearly both.
-    """
-    best, before = 1.0, 0
-    for back in range(min(_SEARCH, at) + 1):
-        place = (at - back) * scale
-        error = abs(place - round(place))
-        if error < best - 1e-6:
-            best, before = error, back
-        if best < 1e-3:
-            break
-    return round((at - before) * scale), before
 
 
 def _cell(properties: Any, level: int) -> tuple[int, int]:

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 TIFFS = (".tif", ".tiff", ".btf", ".tf8", ".svs", ".ndpi", ".scn", ".bif")
-ZARR = ".zarr"
+ZARR, DICOM = ".zarr", ".dcm"
 EXTENSIONS = PICTURES + TIFFS + openslide.EXTENSIONS
 """File name extensions that `read_image` opens; folders named ``*.zarr`` come on top of them."""
 
@@ -49,7 +49,7 @@ def slide_in(folder: Path) -> Path:
     miraxes = [p for p in files if p.suffix.lower() == ".mrxs"]
     if len(miraxes) == 1:
         return miraxes[0]
-    dicoms = [p for p in files if p.suffix.lower() == ".dcm"]
+    dicoms = [p for p in files if p.suffix.lower() == DICOM]
     if dicoms and len(dicoms) == len([p for p in files if p.is_file()]):
         return dicoms[0]  # OpenSlide finds the other levels of the series in the same folder
     raise NucSegError(f"{folder} is a folder, not an image; name the image files in it")
