@@ -186,7 +186,7 @@ def test_a_crash_keeps_the_older_file(
 ) -> None:
     path = tmp_path / "n.geojson"
     path.write_text("older")
-    monkeypatch.setattr("napari_nucseg.io.geojson.outline", lambda *_: 1 / 0)
+    monkeypatch.setattr("napari_nucseg.io.geojson.make_fields", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_geojson(path, labels, table([2]))
     assert path.read_text() == "older"

@@ -59,7 +59,7 @@ def csv_rows(nuclei: pd.DataFrame) -> Iterator[NDArray[np.uint8]]:
             yield buffer[: put_rows(buffer, fields, first, min(first + step, len(part)))]
 
 
-def column_of(values: pd.Series, text: Callable[[Any], bytes]) -> Column:
+def column_of(values: pd.Series, text: Callable[[Any], bytes], finite: bool = False) -> Column:
     """Make a column ready to be written.
 
     Parameters
@@ -68,13 +68,15 @@ def column_of(values: pd.Series, text: Callable[[Any], bytes]) -> Column:
         Numbers, or anything else, of which few are different.
     text
         Writes a value that is no number, and isn't missing.
+    finite
+        Whether infinity counts as missing.
     """
     import pandas as pd
 
     kind = values.dtype.kind
     if kind == "f":
         numbers: NDArray[np.float64] = values.to_numpy(np.float64, na_value=np.nan)
-        return _odd_numbers(numbers) if _is_odd(numbers) else numbers
+        return _odd_numbers(numbers, finite) if _is_odd(numbers) else numbers
     if isinstance(values.dtype, np.dtype) and kind in "iu" and (kind == "i" or values.dtype.itemsize < 8):
         return values.to_numpy(np.int64)
     codes, uniques = pd.factorize(values)
@@ -131,7 +133,8 @@ def _is_odd(numbers: NDArray[np.float64]) -> bool:
     return bool((((size < _LEAST) & (size > 0)) | ((size > _MOST) & np.isfinite(size))).any())
 
 
-def _odd_numbers(numbers: NDArray[np.float64]) -> Texts:
+def _odd_numbers(numbers: NDArray[np.float64], finite: bool) -> Texts:
     """Write a column with magnitudes beyond what the compiled loop can."""
+    missing = ~np.isfinite(numbers) if finite else np.isnan(numbers)
     texts = [f"{number:.8g}".encode() for number in numbers.tolist()]
-    return Texts(np.where(np.isnan(numbers), -1, np.arange(len(texts))), texts)
+    return Texts(np.where(missing, -1, np.arange(len(texts))), texts)
