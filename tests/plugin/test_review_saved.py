@@ -310,7 +310,7 @@ def test_a_review_whose_model_is_added_later_goes_on_at_its_resolution(make_pane
     review.edits.do(lambda: back.add(*place))
     again.until(lambda: "The model 'fake' of this review is not installed" in again.status)
     assert not back.at(*place)
-    why = why_no_update(review, again.widget._request(again.widget._why_no_click, whole=True))
+    why = why_no_update(review, again.widget._request(again.widget._why_no_click))
     assert "found by the model fake" in why
     services = replace(world.services(), open_model=lambda _path: right)
     again.widget.model._services = services

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_nucseg._plugin.place import MOST, Crop
 from napari_nucseg._plugin.regions import Area
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.mpp import Mpp
@@ -20,14 +21,12 @@ if TYPE_CHECKING:
     from napari_nucseg.core.decode import DecodeConfig
     from napari_nucseg.core.field_cache import FieldCache
     from napari_nucseg.core.scale import Scale
+    from napari_nucseg.core.tiling import Box
     from napari_nucseg.inference import Region, TileResult
     from napari_nucseg.io.slide import ImageSource
     from napari_nucseg.models.runtime import Runtime
 
 Loader = Callable[[Model, str], "Runtime"]
-
-LARGEST = 400_000_000
-"""Pixels of the largest image whose results the viewer holds in one Labels layer (1.6 GB)."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,13 @@ class Request:
     settings: dict[str, float] = field(default_factory=dict)
     fields: FieldCache | None = None
     """Takes the maps, if they are to go where those of an earlier run are."""
+    place: Box | None = None
+    """The part of a large image that the results are of; None: all of it."""
+
+    @property
+    def local_area(self) -> Area:
+        """The part to segment in pixels of the place."""
+        return self.area.within(self.place)
 
 
 @dataclass(frozen=True)
@@ -178,19 +184,28 @@ def make_basis(request: Request) -> Basis:
     from napari_nucseg.io.resample import Resampled
 
     card = request.model.card
-    image = Resampled(_source(request), card.mpp)
+    image = Resampled(source_of(request), card.mpp)
     fields = request.fields or FieldCache(image.shape, len(card.classes))
     return Basis(image.scale, adjusted(card, **request.settings), fields)
 
 
-def _source(request: Request) -> ImageSource:
+def source_of(request: Request) -> ImageSource:
+    """Return the pixels that a request is about: the image, or its part in the request's place.
+
+    Raises
+    ------
+    NucSegError
+        The image is too large for one layer, or cannot be read.
+    """
     from napari_nucseg.io.slide import as_source
 
     source = as_source(request.image, request.mpp, request.axes)
-    if source.shape[0] * source.shape[1] > LARGEST:
+    if request.place is not None:
+        return Crop(source, request.place)
+    if source.shape[0] * source.shape[1] > MOST:
         raise NucSegError(
-            f"The image has {source.shape[0] * source.shape[1] / 1e6:,.0f} megapixels, but the viewer takes "
-            f"results of up to {LARGEST / 1e6:,.0f}; use `napari-nucseg segment` on the file, or cut a part out."
+            f"The image has {source.shape[0] * source.shape[1] / 1e6:,.0f} megapixels, but a layer takes results of up "
+            f"to {MOST / 1e6:,.0f}; choose a region of it."
         )
     return source
 
@@ -198,13 +213,13 @@ def _source(request: Request) -> ImageSource:
 def _steps(request: Request, load: Loader, ticker: Ticker) -> Generator[Started | TileResult, None, None]:
     from napari_nucseg.inference import make_plan, run
 
-    source = _source(request)
-    region = region_of(request.area, source.shape)
+    source = source_of(request)
+    region = region_of(request.local_area, source.shape)
     runtime = WatchedRuntime(load(request.model, request.device), ticker)
     basis = make_basis(request)
     plan = make_plan(source, runtime, request.model.card, region=region, config=basis.config)
-    ticker.total = len(plan.windows)
-    yield Started(source.shape, runtime.name, len(plan.cells), basis)
+    ticker.total = plan.window_count
+    yield Started(source.shape, runtime.name, len(plan.tiles), basis)
     with closing(run(plan, keep=basis.fields.put)) as tiles:
         yield from tiles
 

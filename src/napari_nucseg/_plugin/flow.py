@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from napari.utils.notifications import notification_manager, show_error
 from qtpy.QtCore import QTimer
 
+from napari_nucseg._plugin.images import level0_shape
 from napari_nucseg._plugin.parts import connect_all, disconnect_all
+from napari_nucseg._plugin.place import holds, place_of
 from napari_nucseg._plugin.questions import Choice
 from napari_nucseg._plugin.results import ResultLayers, find_results
 from napari_nucseg._plugin.review_desk import ReviewDesk
 from napari_nucseg._plugin.review_update import TAKING, Update, Watch, show_earlier, why_no_update
 from napari_nucseg._plugin.run import RunController
 from napari_nucseg._plugin.services import RuntimeCache, Services
+from napari_nucseg.core.tiling import Box
 from napari_nucseg.errors import NucSegError
 
 if TYPE_CHECKING:
@@ -27,6 +30,10 @@ if TYPE_CHECKING:
     from napari_nucseg._plugin.review import Review
     from napari_nucseg.inference import TileResult
     from napari_nucseg.session import Session
+
+
+ANYWHERE = object()
+"""Stands for all of an image and any part of it."""
 
 
 class FlowView(Protocol):
@@ -105,8 +112,16 @@ class SegmentFlow:
         """Whether the panel is gone."""
         return self._closed
 
-    def results_of(self, image: Image | None, active: Any = None) -> ResultLayers | None:
-        """Return the results of an image: those that hold the active layer, else the latest."""
+    def results_of(
+        self, image: Image | None, active: Any = None, place: Any = ANYWHERE
+    ) -> ResultLayers | None:
+        """Return the results of an image: those that hold the active layer, else the latest.
+
+        Parameters
+        ----------
+        place : Box or None, optional
+            Only those of this part of the image, or with None of all of it.
+        """
         known = {id(results.labels) for results in self._known}
         found = find_results(self._viewer.layers, image, known)
         self._known = list(reversed(found)) + self._known if found else self._known
@@ -114,13 +129,29 @@ class SegmentFlow:
             if results.review is not None:
                 self.desk.hear(results.review)
         own = [r for r in self._known if image is not None and r.belongs_to(image)]
+        own = [r for r in own if place is ANYWHERE or r.place == place]
         chosen = [r for r in own if active is not None and active in r.layers]
         best = chosen or own
         return best[-1] if best else None
 
+    def place_for(self, image: Image, box: Box, zoom: float, active: Any = None) -> Box:
+        """Return the part of a large image for the results of a box: that of results which hold it, or a new one.
+
+        Raises
+        ------
+        NucSegError
+            The box is too large.
+        """
+        shape = level0_shape(image)
+        box = box.cut(Box(0, shape[0], 0, shape[1])) or box
+        for known in (self.results_of(image, active), *reversed(self._known)):
+            if known is not None and known.belongs_to(image) and holds(known.place, box):
+                return known.place  # type: ignore[return-value]  # a place that holds something is one
+        return place_of(box, shape, zoom)
+
     def start(self, image: Image, request: Request, parent: Any = None) -> None:
         """Start a run, if need be after asking what to do with the results there are."""
-        old = self.results_of(image, self._viewer.layers.selection.active)
+        old = self.results_of(image, self._viewer.layers.selection.active, request.place)
         choice = Choice.KEEP if old is None else self._ask(old, request, parent)
         if choice is Choice.CANCEL:
             self._view.set_status("Nothing was run; the results are as they were.")

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Image
+from napari.utils.transforms import Affine
 
 from napari_nucseg._plugin.levels import real_levels
+from napari_nucseg.core.tiling import Box
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.image import decide_rule
 from napari_nucseg.io.mpp import Mpp
@@ -74,11 +76,22 @@ def image_id(layer: Image) -> str:
     return mark
 
 
-def placement(layer: Image) -> dict[str, Any]:
-    """Return the transform of a layer's rows and columns, as keyword arguments of a 2-D layer."""
+def placement(layer: Any, place: Box | None = None) -> dict[str, Any]:
+    """Return the transform of a layer's rows and columns, as keyword arguments of a 2-D layer.
+
+    Parameters
+    ----------
+    layer : Layer
+    place : Box, optional
+        Part of the layer, in its pixels, that the new layer is to lie on.
+    """
+    scale, translate = np.asarray(layer.scale[-2:], float), np.asarray(layer.translate[-2:], float)
+    if place is not None:
+        linear = Affine(scale=scale, rotate=layer.rotate[-2:, -2:], shear=layer.shear[-1:], ndim=2)
+        translate = translate + np.asarray(linear(np.array([place.y0, place.x0], float)))
     return {
-        "scale": tuple(layer.scale[-2:]),
-        "translate": tuple(layer.translate[-2:]),
+        "scale": tuple(scale),
+        "translate": tuple(translate),
         "rotate": layer.rotate[-2:, -2:],
         "shear": layer.shear[-1:],
         "affine": layer.affine.affine_matrix[-3:, -3:],

@@ -50,7 +50,8 @@ def read_slide(path: str) -> list[LayerData]:
     list of layer data
         One RGB image: the levels of a pyramid, which are read as they come into view. Or, of a TIFF: labels where
         it is a single plane of 32-bit integers, or of integers in a file named ``*_instances``; an image with the
-        array as it is where it holds no single RGB or grey image. In micrometres where the mpp is known, else in pixels.
+        array as it is where it holds no single RGB or grey image. In micrometres where the mpp is known, else in
+        pixels.
         ``metadata["napari_nucseg"]`` of an image holds ``path``, ``mpp`` (None if unknown) and ``mpp_source``.
 
     Raises

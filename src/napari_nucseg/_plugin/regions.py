@@ -40,6 +40,23 @@ class Area:
     polygons: tuple[Polygon, ...] = ()
     title: str = "whole image"
 
+    @property
+    def extent(self) -> Box | None:
+        """The box around all of it, which may reach beyond the image; None for the whole image."""
+        if not self.polygons:
+            return self.box
+        points = np.concatenate(self.polygons)
+        low, high = np.floor(points.min(0)).astype(int), np.ceil(points.max(0)).astype(int) + 1
+        return Box(int(low[0]), int(high[0]), int(low[1]), int(high[1]))
+
+    def within(self, place: Box | None) -> Area:
+        """Return this part of an image in pixels of a place of that image."""
+        if place is None:
+            return self
+        box = None if self.box is None else self.box.relative(place)
+        moved = tuple(polygon - (place.y0, place.x0) for polygon in self.polygons)
+        return Area(box, moved, self.title)
+
 
 def view_area(viewer: Any, image: Image) -> Area:
     """Return what the canvas shows of an image.

@@ -13,11 +13,13 @@ from napari.layers import Image, Labels, Points
 
 from napari_nucseg._plugin.colouring import NO_CLASS, UNKNOWN, Look, NucleusColormap, rgba
 from napari_nucseg._plugin.drawing import draw, draw_palette, quick_contours, redraw
-from napari_nucseg._plugin.images import image_id, placement
+from napari_nucseg._plugin.images import image_id, level0_shape, placement
+from napari_nucseg._plugin.place import as_list, from_list
 
 if TYPE_CHECKING:
     from napari_nucseg._plugin.compute import Request, Started
     from napari_nucseg._plugin.review import Review
+    from napari_nucseg.core.tiling import Box
     from napari_nucseg.inference import TileResult
 
 KEY = "napari_nucseg"
@@ -56,8 +58,15 @@ def describe(image: Image, request: Request, started: Started) -> dict[str, Any]
         "runtime": started.runtime,
         "device": request.device,
         "region": request.area.title,
+        "place": as_list(request.place),
+        "image_shape": list(level0_shape(image)),
         "settings": dict(request.settings),
     }
+
+
+def name_for(image_name: str, about: dict[str, Any]) -> str:
+    """Return how layers of an image begin their names; those of a part of it say so."""
+    return image_name if about.get("place") is None else f"{image_name} {about['region']}"
 
 
 class ResultLayers:
@@ -85,19 +94,19 @@ class ResultLayers:
     def create(cls, image: Image, request: Request, started: Started) -> ResultLayers:
         """Make empty layers for a run, not yet in any viewer."""
         about = describe(image, request, started)
-        place = placement(image)
+        named = name_for(image.name, about)
         colormap = NucleusColormap()
         colormap.set_look(Look(), about["colours"], about["classes"])
         labels = Labels(
             np.zeros(started.shape, np.uint32),
-            name=f"{image.name} nuclei",
+            name=f"{named} nuclei",
             opacity=FILL_OPACITY,
             colormap=colormap,
             metadata={KEY: {**about, "role": "nuclei", "nuclei": None}},
-            **place,
+            **placement(image, request.place),
         )
         quick_contours(labels)
-        return cls(labels, make_points(image, f"{image.name} centres", about))
+        return cls(labels, make_points(labels, f"{named} centres", about))
 
     @property
     def about(self) -> dict[str, Any]:
@@ -110,6 +119,11 @@ class ResultLayers:
         """The table of the nuclei that the run found, None before the first tile."""
         table: pd.DataFrame | None = self.about["nuclei"]
         return table
+
+    @property
+    def place(self) -> Box | None:
+        """The part of the image that the labels are of; None: all of it."""
+        return from_list(self.about.get("place"))
 
     @property
     def review(self) -> Review | None:
@@ -143,9 +157,10 @@ class ResultLayers:
 
     def rename(self, image_name: str) -> None:
         """Name the layers after the image."""
-        self.labels.name = f"{image_name} nuclei"
+        named = name_for(image_name, self.about)
+        self.labels.name = f"{named} nuclei"
         if self.points is not None:
-            self.points.name = f"{image_name} centres"
+            self.points.name = f"{named} centres"
 
     def colours(self) -> dict[str, tuple[int, ...]]:
         """Return the colour of every class; one stands for nuclei without a class, where there are any."""

@@ -14,6 +14,7 @@ from napari_nucseg._plugin.compute import Request
 from napari_nucseg._plugin.flow import report_error
 from napari_nucseg._plugin.images import REVIEW_MPP, axes_of, mpp_of, pixels_of
 from napari_nucseg._plugin.parts import column, hint, say
+from napari_nucseg._plugin.place import from_list
 from napari_nucseg._plugin.questions import Choice
 from napari_nucseg._plugin.results import KEY
 from napari_nucseg._plugin.review_import import Importer
@@ -198,6 +199,7 @@ class ReviewFiles:
             model=model,
             device=self._device,
             settings=dict(about["settings"]),
+            place=from_list(about.get("place")),
         )
         self._flow.desk.equip(review, request)
 

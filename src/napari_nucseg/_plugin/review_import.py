@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ import numpy as np
 from napari_nucseg._plugin import work
 from napari_nucseg._plugin.compute import Cancelled, Ticker
 from napari_nucseg._plugin.flow import report_error
+from napari_nucseg._plugin.place import from_list
+from napari_nucseg._plugin.results import KEY
 from napari_nucseg._plugin.review_busy import once_free, work_apart
 from napari_nucseg._plugin.saving import stem_of
 from napari_nucseg.core.nuclei import Origin
@@ -19,6 +22,7 @@ from napari_nucseg.errors import NucSegError
 
 if TYPE_CHECKING:
     from napari_nucseg._plugin.review import Review
+    from napari_nucseg.core.tiling import Box
     from napari_nucseg.io.qupath import Imported
 
 TRIES = 2
@@ -188,4 +192,24 @@ def _read(review: Review, path: Path, image_name: str, progress: Callable[[float
 
     session = review.session
     known = object_uuids(session.records["id"].tolist(), stem_of(image_name))
-    return read_geojson(path, session.labels.shape, known, mpp=review.mpp, progress=progress)
+    about = review.labels.metadata[KEY]
+    place = from_list(about.get("place"))
+    if place is None:
+        return read_geojson(path, session.labels.shape, known, mpp=review.mpp, progress=progress)
+    rows, cols = about["image_shape"]
+    return _within(read_geojson(path, (rows, cols), known, mpp=review.mpp, progress=progress), place)
+
+
+def _within(imported: Imported, place: Box) -> Imported:
+    """Return what lies wholly in a part of an image, in its pixels."""
+    outlines = [
+        replace(outline, box=outline.box.relative(place))
+        for outline in imported.outlines
+        if outline.box.cut(place) == outline.box
+    ]
+    points = np.asarray(imported.points, float).reshape(-1, 2) - (place.y0, place.x0)
+    inside = np.all((points >= 0) & (points <= np.array(place.shape) - 1), axis=1).reshape(-1)
+    kinds = tuple(kind for kind, held in zip(imported.point_kinds, inside.tolist(), strict=True) if held)
+    beyond = len(imported.outlines) - len(outlines) + int((~inside).sum())
+    skipped = {**imported.skipped, **({"outside the region": beyond} if beyond else {})}
+    return replace(imported, outlines=outlines, points=points[inside], point_kinds=kinds, skipped=skipped)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari_nucseg._plugin import work
-from napari_nucseg._plugin.compute import Cancelled, Loader, Request, Ticker, WatchedRuntime
+from napari_nucseg._plugin.compute import Cancelled, Loader, Request, Ticker, WatchedRuntime, source_of
 from napari_nucseg.errors import NucSegError
 
 if TYPE_CHECKING:
@@ -21,10 +21,9 @@ def fill(request: Request, load: Loader, cache: FieldCache, boxes: Sequence[Box]
     """Compute the maps of boxes at the model's resolution into the cache."""
     from napari_nucseg.inference import compute_fields
     from napari_nucseg.io.resample import Resampled
-    from napari_nucseg.io.slide import as_source
 
     card = request.model.card
-    image = Resampled(as_source(request.image, request.mpp, request.axes), card.mpp)
+    image = Resampled(source_of(request), card.mpp)
     if image.shape != cache.shape:
         raise NucSegError(
             f"The image has {image.shape} pixels at the model's resolution, but its nuclei were found at "

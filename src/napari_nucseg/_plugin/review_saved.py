@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from dataclasses import fields as dataclass_fields
 from functools import partial
@@ -14,6 +15,8 @@ from napari_nucseg._plugin import work
 from napari_nucseg._plugin.compute import Basis, Request, Started, make_basis
 from napari_nucseg._plugin.flow import report_error
 from napari_nucseg._plugin.images import level0_shape
+from napari_nucseg._plugin.place import from_list
+from napari_nucseg._plugin.regions import Area
 from napari_nucseg._plugin.results import KEY, ResultLayers
 from napari_nucseg._plugin.review_keeper import Keeper, kept_folders
 from napari_nucseg.errors import NucSegError
@@ -81,6 +84,9 @@ def describe_for_file(review: Review) -> dict[str, Any]:
         "model_shape": list(review.session.scale.model),
         "decoder": asdict(review.session.ground.config),
         "settings": dict(about["settings"]),
+        "place": about.get("place"),
+        "image_shape": about.get("image_shape"),
+        "region": about.get("region"),
     }
 
 
@@ -148,7 +154,7 @@ class Archive:
         """Read a saved review in a worker; `done` gets it in the thread of the window."""
         self._say(f"Opening the review in {folder}…", False)
         reading = partial(self._on_opened, folder, image, done, parent)
-        self._worker = work.start(partial(_open, folder, level0_shape(image)), reading)
+        self._worker = work.start(partial(_open, folder, shape_of(folder, image)), reading)
 
     def _on_opened(
         self,
@@ -164,7 +170,7 @@ class Archive:
         if isinstance(error, SessionDamaged) and self._services.ask_salvage(parent, str(error)):
             self._say("Rescuing what can be read…", False)
             reading = partial(self._on_opened, folder, image, done, parent)
-            self._worker = work.start(partial(_salvage, folder, level0_shape(image)), reading)
+            self._worker = work.start(partial(_salvage, folder, shape_of(folder, image)), reading)
         elif error is not None:
             self._say(report_error(error), True)
         else:
@@ -173,6 +179,18 @@ class Archive:
     def expect(self, session: Session, opened: Opened) -> None:
         """Say that the review of this session, which is about to begin, was opened from a folder."""
         self._opened[id(session)] = opened
+
+
+def shape_of(folder: Path, image: Image) -> tuple[int, int]:
+    """Return the shape that the labels of a saved review of an image must have."""
+    from napari_nucseg.io.session_format import read_manifest
+
+    with suppress(NucSegError):  # opening it will say why
+        about = read_manifest(folder).about
+        place = from_list(about.get("place"))
+        if place is not None and about.get("image_shape") == list(level0_shape(image)):
+            return place.shape
+    return level0_shape(image)
 
 
 def _open(folder: Path, shape: tuple[int, int]) -> Opened:
@@ -204,7 +222,16 @@ def request_for(opened: Opened, request: Request, models: Any) -> Request | None
             mpp = about.get("mpp")
             stated = request.mpp if mpp is None else Mpp.stated(mpp, "saved review")
             settings = about.get("settings") or {}
-            return replace(request, model=model, mpp=stated, settings=dict(settings), fields=None)
+            place, title = from_list(about.get("place")), about.get("region") or "region"
+            return replace(
+                request,
+                model=model,
+                mpp=stated,
+                settings=dict(settings),
+                fields=None,
+                place=place,
+                area=request.area if place is None else Area(place, (), title),
+            )
     return None
 
 
@@ -245,9 +272,13 @@ def restore(
     labels = np.ascontiguousarray(snapshot.labels)
     basis = saved_basis(snapshot) if usable is None else make_basis(usable)
     session = Session(labels, snapshot.records, snapshot.classes, basis.scale, basis.config, basis.fields)
+    about = snapshot.about
+    place = from_list(about.get("place"))
+    if place is not None:
+        title = about.get("region") or "region"
+        request = replace(request, place=place, area=Area(place, (), title))
     results = ResultLayers.create(image, usable or request, Started((1, 1), "", 0, None))
     results.labels.data = labels
-    about = snapshot.about
     model = about.get("model") or {}
     results.about.update(
         mpp=about.get("mpp") or results.about["mpp"],

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari_nucseg._plugin.compute import make_basis, region_of
+from napari_nucseg._plugin.place import as_list
 from napari_nucseg._plugin.results import KEY
 from napari_nucseg._plugin.review_busy import work_apart
 from napari_nucseg.core.nuclei import is_live, is_reviewed
@@ -32,6 +33,8 @@ def why_no_update(review: Review | None, request: Request) -> str | None:
     card, about = request.model.card, review.labels.metadata[KEY]
     if (card.name, card.version) != (about["model"], about["model_version"]):
         return f"They were found by the model {about['model']} {about['model_version']}; choose it to update them."
+    if as_list(request.place) != about.get("place"):
+        return "They are of another part of the image."
     if request.mpp.value != about["mpp"]:
         return f"They were found at {about['mpp']:.4g} µm/px; set that resolution to update them."
     try:
@@ -111,7 +114,7 @@ class Update:
             Another such work on the review is under way.
         """
         session, labels = self.review.session, self.new.labels.data
-        region = region_of(request.area, labels.shape)
+        region = region_of(request.local_area, labels.shape)
         rerun = partial(session.rerun, labels, nuclei, None if region is None else region.holds)
         return work_apart(self.review, TAKING, rerun, partial(done, self))
 

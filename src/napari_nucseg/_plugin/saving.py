@@ -14,6 +14,7 @@ from napari.qt.threading import create_worker
 from napari_nucseg._plugin.drawing import box_of
 from napari_nucseg._plugin.flow import report_error
 from napari_nucseg._plugin.images import axes_of, pixels_of
+from napari_nucseg._plugin.place import Crop, from_list
 from napari_nucseg._plugin.questions import Choice
 from napari_nucseg.core.tiling import Box
 from napari_nucseg.errors import NucSegError
@@ -111,7 +112,55 @@ def save(folder: Path, stem: str, shot: Snapshot) -> list[Path]:
 
     about = shot.about
     folder.mkdir(parents=True, exist_ok=True)
+    place = from_list(about.get("place"))
+    if place is not None:
+        return _save_part(folder, stem, shot, place)
     return save_results(folder, stem, shot.labels, full_table(shot), about["mpp"], about["colours"])
+
+
+def _save_part(folder: Path, stem: str, shot: Snapshot, place: Box) -> list[Path]:
+    """Write the results of a part of an image: the labels as large as it is, table and outlines in the image's pixels.
+
+    So QuPath shows them where they belong.
+    """
+    from napari_nucseg.io.export import write_csv, write_labels
+    from napari_nucseg.io.geojson import write_geojson
+
+    tif, csv, geojson = targets(folder, stem)
+    table, about = full_table(shot), shot.about
+    write_labels(tif, shot.labels, about["mpp"])
+    write_csv(csv, table.assign(centre_y=table["centre_y"] + place.y0, centre_x=table["centre_x"] + place.x0))
+    write_geojson(geojson, Placed(shot.labels, place), table, about["colours"], namespace=stem)
+    return [tif, csv, geojson]
+
+
+class Placed:
+    """Labels of a part of an image, sliced in pixels of the image; nothing lies beyond them.
+
+    Parameters
+    ----------
+    labels : (h, w) integers
+    place : Box
+        Where they lie.
+    """
+
+    ndim = 2
+
+    def __init__(self, labels: NDArray[Any], place: Box) -> None:
+        self._labels, self._place = labels, place
+        self.shape, self.dtype = (place.y1, place.x1), labels.dtype
+
+    def __getitem__(self, key: tuple[slice, slice] | slice) -> NDArray[Any]:
+        rows, cols = key if isinstance(key, tuple) else (key, slice(None))
+        y0, y1, _ = rows.indices(self.shape[0])
+        x0, x1, _ = cols.indices(self.shape[1])
+        out = np.zeros((max(0, y1 - y0), max(0, x1 - x0)), self.dtype)
+        shared = Box(y0, y1, x0, x1).cut(self._place)
+        if shared is not None:
+            out[shared.relative(Box(y0, y1, x0, x1)).slices] = self._labels[
+                shared.relative(self._place).slices
+            ]
+        return out
 
 
 def full_table(shot: Snapshot) -> pd.DataFrame:
@@ -144,6 +193,8 @@ def _measure(shot: Snapshot) -> pd.DataFrame:
     from napari_nucseg.io.slide import as_source
 
     source = as_source(shot.image, shot.about["mpp"], shot.axes)
+    place = from_list(shot.about.get("place"))
+    source = source if place is None else Crop(source, place)
     if source.shape != shot.labels.shape:
         raise NucSegError(
             f"The labels are of shape {shot.labels.shape} and the image {source.shape}, so that the edited nuclei "

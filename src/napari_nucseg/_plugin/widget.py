@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
@@ -14,12 +15,13 @@ from napari_nucseg._plugin import work
 from napari_nucseg._plugin.compute import Request
 from napari_nucseg._plugin.fields import ImageField, MppField
 from napari_nucseg._plugin.flow import SegmentFlow, report_error
-from napari_nucseg._plugin.images import axes_of, pixels_of, why_no_image
+from napari_nucseg._plugin.images import axes_of, level0_shape, pixels_of, why_no_image
 from napari_nucseg._plugin.legend import Legend
 from napari_nucseg._plugin.model_fields import AdvancedField, DeviceField, ModelField
 from napari_nucseg._plugin.parts import disconnect_all, enable
+from napari_nucseg._plugin.place import is_large
 from napari_nucseg._plugin.region_field import RegionField
-from napari_nucseg._plugin.regions import Area
+from napari_nucseg._plugin.regions import Area, view_area
 from napari_nucseg._plugin.review_files import ReviewFiles
 from napari_nucseg._plugin.review_section import ReviewSection
 from napari_nucseg._plugin.run_bar import RunBar
@@ -30,6 +32,8 @@ from napari_nucseg.errors import NucSegError
 if TYPE_CHECKING:
     from napari_nucseg._plugin.results import ResultLayers
     from napari_nucseg._plugin.review import Review
+    from napari_nucseg.core.tiling import Box
+    from napari_nucseg.models.registry import Model
 
 INSPECT_AFTER_MS = 400
 """Wait before the machine is looked over, so that the panel is drawn before torch is imported beside it."""
@@ -56,7 +60,7 @@ class NucSegWidget(QWidget):
         self.review = ReviewSection(napari_viewer, self, self._begin_review, self._on_counted, self.refresh)
         self.files = ReviewFiles(
             napari_viewer, self.review.panel, self.flow, self._services,
-            lambda: self._request(self._why_no_click, whole=True), self.set_status, self.refresh, self.mpp.state,
+            lambda: self._request(self._why_no_click), self.set_status, self.refresh, self.mpp.state,
         )  # fmt: skip
         self._lay_out()
         self._connect()
@@ -140,12 +144,12 @@ class NucSegWidget(QWidget):
 
     def run(self) -> None:
         """Segment what the fields say."""
-        layer, request = self.image.layer, self._request(self._why_not, whole=False)
+        layer, request = self.image.layer, self._request(self._why_not, self.region.area)
         if layer is not None and request is not None and self.files.may_begin():
             self.flow.start(layer, request, self)
 
-    def _request(self, why_not: Callable[[], str | None], whole: bool) -> Request | None:
-        """Return what the fields say; None if they can't be used, which is said."""
+    def _request(self, why_not: Callable[[], str | None], area: Callable[[], Area] = Area) -> Request | None:
+        """Return what the fields say, of a part of the image; None if they can't be used, which is said."""
         self.mpp.commit()  # a click on a button does not end the typing on every system
         layer, model, reason = self.image.layer, self.model.model, why_not()
         if reason is not None or layer is None or model is None:
@@ -154,7 +158,8 @@ class NucSegWidget(QWidget):
                 self.set_status(reason, True)
             return None
         try:
-            area = Area() if whole else self.region.area()
+            part = area()
+            place = self._place(layer, part, model)
         except NucSegError as error:
             self.set_status(report_error(error), True)
             return None
@@ -164,13 +169,30 @@ class NucSegWidget(QWidget):
             mpp=self.mpp.mpp,
             model=model,
             device=self.device.device,
-            area=area,
+            area=part,
             settings=self.advanced.settings,
+            place=place,
         )
+
+    def _click_area(self) -> Area:
+        """Return where one can click: everywhere, or in what a large image shows at the moment."""
+        layer = self.image.layer
+        if layer is None or not is_large(level0_shape(layer)):
+            return Area()
+        return replace(view_area(self._viewer, layer), title="region")
+
+    def _place(self, layer: Image, area: Area, model: Model) -> Box | None:
+        """Return the part of a large image that results are made for; None for all of an image of moderate size."""
+        if not is_large(level0_shape(layer)) or area.extent is None:
+            return None
+        mpp = self.mpp.mpp.value or model.card.mpp
+        active = self._viewer.layers.selection.active
+        return self.flow.place_for(layer, area.extent, model.card.mpp / mpp, active)
 
     def _begin_review(self) -> Review | None:
         """Begin a review without a run."""
-        layer, request = self.image.layer, self._request(self._why_no_click, whole=True)
+        layer = self.image.layer
+        request = self._request(self._why_no_click, self._click_area)
         if layer is None or request is None or not self.files.may_begin():
             return None
         results = self.flow.start_review(layer, request)

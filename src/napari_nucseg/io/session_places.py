@@ -70,7 +70,9 @@ def find_sessions(
             if (folder / MANIFEST).exists() and folder.parent != data_folder().absolute():
                 found.append((_NO, "", folder))
             continue
-        rank = _belongs(manifest, folder, image_path, name) if manifest.shape == tuple(shape) else _NO
+        # a review of a part of an image says how large the whole is
+        whole = tuple(manifest.about.get("image_shape") or manifest.shape)
+        rank = _belongs(manifest, folder, image_path, name) if whole == tuple(shape) else _NO
         if rank > _NO:
             found.append((rank, manifest.saved, folder))
     known = [folder for rank, _, folder in sorted(found, reverse=True) if rank > _NO]
