@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from napari_nucseg.core.field_cache import FieldCache
 from napari_nucseg.core.nuclei import NucleusClass
-from napari_nucseg.inference import collect, make_plan, predict_window, run
+from napari_nucseg.inference import collect, make_plan, run
 from napari_nucseg.io.slide import Mpp
 from napari_nucseg.session import Session
 from train.data import AnnotatedImage, load_image
@@ -17,7 +17,6 @@ from train.evaluate import Selection, Wanted, schemes_for, select
 from train.scores import Scheme
 
 if TYPE_CHECKING:
-    from napari_nucseg.inference import Plan
     from napari_nucseg.models.card import Card
     from napari_nucseg.models.runtime import Runtime
 
@@ -40,21 +39,10 @@ class Case:
 def open_session(item: AnnotatedImage, runtime: Runtime, card: Card) -> Session:
     """Segment an image as a user would, and begin to review it."""
     plan = make_plan(item.image, runtime, card, mpp=Mpp(item.mpp, f"the data set {item.dataset}"))
-    result = collect(run(plan), plan)
+    fields = FieldCache(plan.grid.shape, len(card.classes))
+    result = collect(run(plan, fields.put), plan)
     classes = [NucleusClass(name, card.colours[name]) for name in card.classes]
-    return Session.from_table(
-        result.labels, result.nuclei, classes, plan.image.scale, plan.decode, known_fields(plan)
-    )
-
-
-def known_fields(plan: Plan) -> FieldCache:
-    """Return the network's answer for the cells of a plan."""
-    fields = FieldCache(plan.grid.shape, len(plan.card.classes))
-    for cell in plan.windows:
-        window, owned = plan.grid.window(cell), plan.grid.owned(cell)
-        answer = predict_window(plan.image.read(window), plan.runtime, plan.card)
-        fields.put(owned, answer.crop(*owned.relative(window).slices))
-    return fields
+    return Session.from_table(result.labels, result.nuclei, classes, plan.image.scale, plan.decode, fields)
 
 
 def validation(data: Path, name: str, config: Path, limit: int | None = None) -> Selection:

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from napari_nucseg.models.registry import Model
     from napari_nucseg.models.runtime import Runtime
 
-STAGES = ("read", "network", "compress", "decode", "measure")
-
 
 @dataclass(frozen=True)
 class Whole:
@@ -79,45 +77,15 @@ def run_whole(plan: Plan) -> int:
     return count
 
 
-def run_stages(plan: Plan, stages: Stages) -> Fields:
-    """Do the work of a plan stage by stage in one thread, timing each; return the fields of the whole image."""
-    from napari_nucseg.core.decode import Fields, compress, decode
-    from napari_nucseg.core.measure import measure
-
-    card, grid = plan.card, plan.grid
-    whole = Fields.empty(grid.shape, len(card.classes))
-    for cell in plan.windows:
-        window, owned = grid.window(cell), grid.owned(cell)
-        with stages.clock("read"):
-            rgb = plan.image.read(window)
-        rows, cols = window.shape
-        with stages.clock("network"):
-            maps = plan.runtime(np.pad(rgb, ((0, -rows % 16), (0, -cols % 16), (0, 0)), mode="reflect"))
-        with stages.clock("compress"):
-            fields = compress(maps, card.layout)
-        whole.paste(fields.crop(*owned.relative(window).slices), *owned.slices)
-    for cell in plan.cells:
-        box = grid.owned(cell).grown(plan.decode.margin, grid.shape)
-        part = Fields.empty(box.shape, len(card.classes))
-        part.paste(whole.crop(*box.slices), *(slice(0, n) for n in box.shape))
-        with stages.clock("decode"):
-            found = decode(part, plan.decode)
-        own = grid.owned(cell).relative(box)
-        labels = np.ascontiguousarray(found.owner[own.slices]).astype(np.uint32)
-        rgb = plan.image.read(grid.owned(cell))
-        with stages.clock("measure"):
-            measure(labels, rgb, plan.image.mpp)
-    return whole
-
-
 def warm_up(plan: Plan) -> None:
     """Run the network once on every size of window, and the whole pipeline on a corner of the image."""
     from napari_nucseg.core.tiling import Box
     from napari_nucseg.inference import make_plan, predict_window
 
-    shapes = {plan.grid.window(cell).shape: cell for cell in plan.windows}
-    for cell in shapes.values():
-        predict_window(plan.image.read(plan.grid.window(cell)), plan.runtime, plan.card)
+    sweeps = [plan.sweep(block) for block in plan.blocks]
+    boxes = [plan.grid.window(sweep.answer(window)) for sweep in sweeps for window in sweep.windows]
+    for box in {box.shape: box for box in boxes}.values():
+        predict_window(plan.image.read(box), plan.runtime, plan.card)
     rows, cols = plan.image.shape
     small = plan.image.read(Box(0, min(rows, 256), 0, min(cols, 256)))
     run_whole(make_plan(small, plan.runtime, plan.card, mpp=plan.card.mpp))
@@ -127,6 +95,7 @@ def time_whole(
     runtimes: Sequence[tuple[str, Runtime]], card: Card, image: Mosaic, rounds: int
 ) -> tuple[list[Whole], Fields]:
     """Time the pipeline on every runtime; also return the fields which the first one made."""
+    from benchmarks._stages import run_stages
     from napari_nucseg.inference import make_plan
 
     plans = [make_plan(image.image, runtime, card, mpp=image.mpp) for _, runtime in runtimes]
@@ -190,6 +159,8 @@ def time_decode(fields: Fields, card: Card, image: Mosaic, rounds: int) -> tuple
 
 def whole_table(results: Sequence[Whole], megapixels: float) -> str:
     """Return the markdown tables of the whole pipeline and of its stages."""
+    from benchmarks._stages import COMPUTING
+
     lines = ["| pipeline | runtime | best s | median s | MP/s best | MP/s median | time / default | nuclei |"]
     lines.append("|---" * 8 + "|")
     for r in results:
@@ -199,11 +170,11 @@ def whole_table(results: Sequence[Whole], megapixels: float) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        f"| stages one by one, s (one run) | {' | '.join(STAGES)} | sum |",
-        "|---" * (len(STAGES) + 2) + "|",
+        f"| stages one by one, s (one run) | {' | '.join(COMPUTING)} | sum |",
+        "|---" * (len(COMPUTING) + 2) + "|",
     ]
     for r in results:
-        times = " | ".join(f"{r.stages.get(s, 0):.2f}" for s in STAGES)
+        times = " | ".join(f"{r.stages.get(s, 0):.2f}" for s in COMPUTING)
         lines.append(f"| {r.title} | {times} | {sum(r.stages.values()):.2f} |")
     return "\n".join(lines)
 
@@ -225,7 +196,7 @@ def bench(image: Mosaic, card: Card, runtimes: Sequence[tuple[str, Runtime]], ro
     results, fields = time_whole(runtimes, card, image, rounds)
     steps, nuclei = time_decode(fields, card, image, rounds)
     first = results[0]
-    with_theirs = first.stages["network"] + first.stages["compress"] + sum(s.theirs.best for s in steps)
+    with_theirs = first.stages["network"] + first.stages["unpack"] + sum(s.theirs.best for s in steps)
     notes = (
         f"Rounds: {len(first.times.seconds)}. The default network with scikit-image's decode and table: "
         f"{with_theirs:.2f} s, {image.megapixels / with_theirs:.2f} MP/s."
