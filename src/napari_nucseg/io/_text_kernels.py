@@ -21,6 +21,7 @@ NUMBER_BYTES = 24
 _POWERS = np.array([float(10**k) for k in range(300)])
 _REST = np.array([float(10**k - int(float(10**k))) for k in range(300)])  # what the doubles above lack
 _LOG10_2 = math.log10(2)
+_TEN = np.uint64(10)
 _SPLIT = 134217729.0  # 2**27 + 1
 
 
@@ -128,13 +129,15 @@ def put_int(out: NDArray[np.uint8], at: int, value: int) -> int:  # pragma: no c
 @njit(cache=True, nogil=True)
 def put_digits(out: NDArray[np.uint8], at: int, value: int) -> int:  # pragma: no cover - compiled
     """Write an integer that isn't negative."""
-    count, bound = 1, 10
-    while count < 19 and value >= bound:
+    rest = np.uint64(value)  # divided in half the time of a signed one
+    count, bound = 1, _TEN
+    while count < 19 and rest >= bound:
         count += 1
-        bound = bound * 10 if count < 19 else bound
+        bound = bound * _TEN if count < 19 else bound
     for k in range(at + count - 1, at - 1, -1):
-        out[k] = 48 + value % 10
-        value //= 10
+        tens = rest // _TEN
+        out[k] = np.uint8(48) + np.uint8(rest - tens * _TEN)
+        rest = tens
     return at + count
 
 
