@@ -84,6 +84,25 @@ def test_a_frame_around_tissue_keeps_the_tissue():
     assert not mask[200:].any()
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (3, 40), (5, 2), (1, 300)])
+def test_narrow_images(shape):
+    image = canvas(shape=shape)
+    assert not tissue_in(image, 8).any()
+    image[-1, -1] = PURPLE
+    mask = tissue_in(image, 8, TissueConfig(closing_um=0))
+    rows, columns = np.indices(shape)
+    far = np.hypot(rows - shape[0] + 1, columns - shape[1] + 1)
+    np.testing.assert_array_equal(mask, far <= RADIUS)
+
+
+def test_large_images_are_looked_at_in_bands_alike():
+    image = paint(canvas(shape=(1601, 1501)), Box(0, 800, 0, 800), PINK)
+    image = paint(image, Box(1300, 1601, 0, 300), BLACK, 2)
+    mask = tissue_in(image, 4, shrink=2)
+    assert mask[:400, :400].all()
+    assert not mask[420:].any()
+
+
 def test_finer_pixels_give_the_same_mask():
     box = Box(61, 123, 83, 161)
     fine = paint(canvas(shape=(401, 481)), Box(122, 246, 166, 322), PINK)

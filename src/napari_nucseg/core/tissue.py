@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
@@ -20,6 +21,7 @@ _BLACK = 45  # brightest channel of a frame, or of a black pen; the darkest tiss
 _INK = 25  # how much darker red is than green under a green or blue pen; H&E absorbs most in green
 _TINT = 10  # how much darker green is in a pixel that holds a stained nucleus, and no grey dust
 _BINS = 128
+_SAMPLE = 2**20  # pixels that settle glass and threshold; also those looked at together
 
 
 @dataclass(frozen=True)
@@ -145,16 +147,29 @@ def tissue_in(
         (h / shrink, w / shrink) bool, rounded up.
     """
     config = config or TissueConfig()
-    glass = _glass(rgb)
-    density = _density(rgb, glass)
-    foreign = _foreign(rgb, density > config.strong, shrink)
-    stained = _stained(rgb, glass) & (density > config.faint) & ~foreign
-    seen = stained | ((density > _threshold(density[~foreign], config)) & ~foreign)
-    foreign, stained, seen = ~_any(~foreign, shrink), _any(stained, shrink), _any(seen, shrink)
+    step = max(1, math.isqrt(rgb.shape[0] * rgb.shape[1] // _SAMPLE))
+    sample = rgb[::step, ::step]
+    tables = _tables(sample)
+    density = _density(sample, tables)
+    threshold = _threshold(density[~_ink(sample, density, config)], config)
+    height, width = (-(-n // shrink) for n in rgb.shape[:2])
+    seen, stained, ink = (np.zeros((height, width), bool) for _ in range(3))
+    rows = max(1, _SAMPLE // rgb.shape[1] // shrink)
+    for y in range(
+        0, height, rows
+    ):  # in bands, since the densities take many times the memory of the picture
+        band = rgb[y * shrink : (y + rows) * shrink]
+        density = _density(band, tables)
+        red, green, blue = (_relative(band[..., c], tables[c]) for c in range(3))
+        tinted = (np.maximum(red, blue) - green > _TINT) & (density > config.faint)
+        stained[y : y + rows] = _any(tinted, shrink)
+        seen[y : y + rows] = _any(density > threshold, shrink)
+        ink[y : y + rows] = ~_any(~_ink(band, density, config), shrink)
+    foreign = _wide(ink)
     mpp = mpp * shrink
-    mask = _closed(seen, config.closing_um / mpp) & ~foreign
+    mask = _closed((seen | stained) & ~foreign, config.closing_um / mpp) & ~foreign
     mask = _without_specks(mask, config.speck_um2 / mpp**2, stained)
-    return _reaching(mask, config.margin_um / mpp)
+    return _grown(mask, config.margin_um / mpp)
 
 
 def _any(mask: Mask, shrink: int) -> Mask:
@@ -167,36 +182,48 @@ def _any(mask: Mask, shrink: int) -> Mask:
     return np.asarray(padded.reshape(height, shrink, width, shrink).any((1, 3)))
 
 
-def _density(rgb: NDArray[np.uint8], glass: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return the largest optical density of the channels, with the glass as white."""
-    table = np.log10((glass[:, None] + 1) / (np.arange(256) + 1.0)).astype(np.float32)
-    return np.max([table[c][rgb[..., c]] for c in range(3)], axis=0)
+def _tables(sample: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the optical density of every value of every channel, (3, 256), with the glass as white.
 
-
-def _glass(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return the colour of the empty glass; white where none can be seen.
-
-    A glass too dim to be told from pale tissue is taken for tissue: that costs time, and loses nothing.
+    The glass is seen in the bright grey pixels. One too dim to be told from pale tissue is taken for tissue: that
+    costs time, and loses nothing.
     """
-    brightest, darkest = rgb.max(2), rgb.min(2)
-    bare = rgb[(brightest >= _BRIGHT) & (brightest - darkest <= _GREY)]
-    if len(bare) < 0.005 * brightest.size:
-        return np.full(3, 245.0)
-    return np.percentile(bare, 75, axis=0)
+    brightest, darkest = sample.max(2), sample.min(2)
+    bare = sample[(brightest >= _BRIGHT) & (brightest - darkest <= _GREY)]
+    seen = len(bare) >= 0.005 * brightest.size
+    glass = np.percentile(bare, 75, axis=0) if seen else np.full(3, 245.0)
+    return np.log10((glass[:, None] + 1) / (np.arange(256) + 1.0)).astype(np.float32)
 
 
-def _foreign(rgb: NDArray[np.uint8], dark: Mask, finer: int) -> Mask:
-    """Return frames and pens: large parts that are black, or blue and green as no stain of H&E is."""
+def _relative(values: NDArray[np.uint8], table: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Return how much brighter a channel is than the glass."""
+    return values.astype(np.int16) - np.int16(np.abs(table).argmin())
+
+
+def _density(rgb: NDArray[np.uint8], tables: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the largest optical density of the channels."""
+    density = tables[0][rgb[..., 0]]
+    for c in (1, 2):
+        np.maximum(density, tables[c][rgb[..., c]], out=density)
+    return density
+
+
+def _ink(rgb: NDArray[np.uint8], density: NDArray[np.float32], config: TissueConfig) -> Mask:
+    """Return what is black, or blue and green as no stain of H&E is."""
     red, green = rgb[..., 0].astype(np.int16), rgb[..., 1].astype(np.int16)
-    ink = (rgb.max(2) < _BLACK) | (dark & (green - red > _INK))
+    black = rgb.max(2) < _BLACK
+    return np.asarray(black | ((density > config.strong) & (green - red > _INK)))
+
+
+def _wide(ink: Mask) -> Mask:
+    """Return frames and pens: the wide parts of the ink, and their rims, which are mixed with the glass around.
+
+    What is narrower is pigment or a fold.
+    """
     if not ink.any():
         return ink
-    # what is narrower is pigment or a fold; the rim of a pen is mixed with the glass around it
-    square, around = np.ones((3, 3)), 2 * finer
-    wide = np.pad(ink, 2 * around, mode="edge")  # as if it went on beyond the image
-    wide = ndimage.binary_opening(wide, square, iterations=around)
-    inner = wide[2 * around : -2 * around, 2 * around : -2 * around]
-    return np.asarray(ndimage.binary_dilation(inner, square, iterations=3 * finer))
+    wide = np.pad(ink, 4, mode="edge")  # as if it went on beyond the image
+    return _grown(_grown(~_grown(~wide, 3), 3)[4:-4, 4:-4], 4)
 
 
 def _threshold(density: NDArray[np.float32], config: TissueConfig) -> float:
@@ -212,21 +239,21 @@ def _threshold(density: NDArray[np.float32], config: TissueConfig) -> float:
     return float(np.clip(edges[1 + int(apart.argmax())], config.faint, config.strong))
 
 
-def _reaching(mask: Mask, by: float) -> Mask:
+def _grown(mask: Mask, by: float) -> Mask:
     """Return the pixels at most `by` pixels away from the mask."""
-    if by <= 0 or not mask.any() or mask.all():
+    if not mask.any() or mask.all():
         return mask
-    return np.asarray(ndimage.distance_transform_edt(~mask) <= by)
+    out = np.zeros_like(mask)
+    for rise in range(min(int(by), len(mask) - 1) + 1):
+        half = math.isqrt(int(by * by - rise * rise))
+        line = ndimage.maximum_filter1d(mask.view(np.uint8), 2 * half + 1, 1, mode="nearest").view(bool)
+        out[: len(out) - rise] |= line[rise:]
+        out[rise:] |= line[: len(line) - rise]
+    return out
 
 
 def _closed(mask: Mask, by: float) -> Mask:
-    return ~_reaching(~_reaching(mask, by), by)
-
-
-def _stained(rgb: NDArray[np.uint8], glass: NDArray[np.float64]) -> Mask:
-    """Return what is pink or purple: green darker than the brighter of the two others."""
-    red, green, blue = (rgb[..., c].astype(np.int16) - int(glass[c]) for c in range(3))
-    return np.asarray(np.maximum(red, blue) - green > _TINT)
+    return ~_grown(~_grown(mask, by), by)
 
 
 def _without_specks(mask: Mask, pixels: float, stained: Mask) -> Mask:
