@@ -63,7 +63,9 @@ def run(*args):
 
 
 def written(folder):
-    return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    """The results in a folder, without the reports on them."""
+    reports = ("_summary.json", "manifest.csv")
+    return sorted(p.name for p in folder.iterdir() if not p.name.endswith(reports)) if folder.is_dir() else []
 
 
 def one_sentence(text):
@@ -460,7 +462,8 @@ def test_python_m_is_the_command():
 
 def test_the_help_names_the_devices_and_formats_there_are():
     assert cli.DEVICES == runtime.DEVICES
-    assert inputs.parse_formats("tif,csv,geojson") == tuple(inputs.FORMATS)
+    assert inputs.parse_formats("tif,csv,geojson,zarr,parquet") == tuple(inputs.FORMATS)
+    assert inputs.parse_formats("auto") is None
     with pytest.raises(NucSegError):
         inputs.parse_formats(",")
 

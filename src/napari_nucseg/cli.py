@@ -34,6 +34,8 @@ examples:
       a picture without resolution: 0.25 um per pixel is a 40x scan, 0.5 a 20x scan
   napari-nucseg segment scans/ -o results --format csv --skip-existing
       all images of a folder, only their tables; images done in an earlier run are left out
+  napari-nucseg segment slides/ -o results --resume --scheduler tcp://head:8786
+      all slides of a folder on a Dask cluster; what is complete is not done again
   napari-nucseg demo
       open napari with a sample image and the NucSeg panel
   napari-nucseg doctor
@@ -44,13 +46,21 @@ SEGMENT_HELP = """\
 Segment and classify every nucleus of H&E images. For each image the folder given with -o receives
 
   <name>_instances.tif   one number per nucleus in every pixel, 0 between them (uint32)
+  <name>_labels.zarr     the same as an OME-Zarr pyramid, for whole slides
   <name>_nuclei.csv      one row per nucleus: position, class, probabilities, size, shape, stain
+  <name>_nuclei.parquet  the same as Parquet, for many nuclei
   <name>_nuclei.geojson  outlines for QuPath (drag the file onto the image there)
+  <name>_summary.json    area covered, nuclei per mm2, what failed, seconds, versions
+
+as far as --format asks for them; <name>_tissue.png shows where a slide was searched.
 """
 
 SEGMENT_NOTES = """\
 The resolution is read from the file (OME-XML, Aperio header, resolution tags); where the file is silent it must be
 stated with --mpp, since nuclei cannot be told from debris at an unknown size.
+
+A run that was stopped or killed goes on where it was when the same command is given again: finished tiles lie in
+<name>.nucseg-partial until all results are in place.
 
 exit codes: 0 all images done; 1 some were not, each told in a sentence; 2 nothing could be done as asked
 """
@@ -107,16 +117,32 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
         "--device", choices=DEVICES, default="auto", help="default: auto, the fastest there is (see `doctor`)"
     )
     parser.add_argument(
-        "--format", metavar="LIST", default="tif,csv,geojson", help="what to write (default: %(default)s)"
+        "--format",
+        metavar="LIST",
+        default="auto",
+        help="what to write, some of tif,csv,geojson,zarr,parquet (default: tif,csv,geojson, but of slides above 100 "
+        "megapixels zarr,csv,parquet,geojson)",
     )
     existing = parser.add_mutually_exclusive_group()
     existing.set_defaults(existing="refuse")
     for name, what in (
         ("overwrite", "replace results that exist"),
-        ("skip", "leave out images with results"),
+        ("skip-existing", "leave out images with results"),
+        ("resume", "do only what is missing or failed, and leave out what is complete"),
     ):
-        flag = "--overwrite" if name == "overwrite" else "--skip-existing"
+        flag, name = f"--{name}", name.partition("-")[0]
         existing.add_argument(flag, dest="existing", action="store_const", const=name, help=what)
+    parser.add_argument(
+        "--no-tissue", dest="tissue", action="store_false", help="segment glass too, instead of tissue alone"
+    )
+    parser.add_argument(
+        "--tile", metavar="N", type=int, help="side of a tile in pixels; smaller ones need less memory"
+    )
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS|local[:N]",
+        help="spread the work over a Dask cluster (tcp://host:port), or over N processes here",
+    )
     _add_verbose(parser)
     parser.set_defaults(run=_segment)
 
@@ -136,7 +162,18 @@ def _warn(line: str) -> None:
 def _segment(args: argparse.Namespace) -> int:
     from napari_nucseg._cli.batch import Job, segment_all
 
-    job = Job(tuple(args.images), args.out, args.mpp, args.model, args.device, args.format, args.existing)
+    job = Job(
+        tuple(args.images),
+        args.out,
+        args.mpp,
+        args.model,
+        args.device,
+        args.format,
+        args.existing,
+        args.tissue,
+        args.tile,
+        args.scheduler,
+    )
     return segment_all(job, _say, _warn, args.verbose)
 
 
@@ -241,7 +278,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _warn(f"napari-nucseg: {error}")
         return 2
     except KeyboardInterrupt:
-        _warn("napari-nucseg: stopped; the images reported above are complete, and no file is half written.")
+        _warn(
+            "napari-nucseg: stopped; the images reported above are complete, and no file is half written; the same "
+            "command goes on where it was."
+        )
         return 130
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

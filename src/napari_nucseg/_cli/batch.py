@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_nucseg._cli.inputs import (
+    AUTO,
     Existing,
     Task,
     check_images,
@@ -22,14 +23,24 @@ from napari_nucseg._cli.inputs import (
     prepare_folder,
     shown,
 )
+from napari_nucseg.core.tissue import TissueConfig
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.mpp import Mpp
 from napari_nucseg.io.slide import ImageSource, as_source, read_image
+from napari_nucseg.slides.careful import reason_of
+from napari_nucseg.slides.engine import Progress, Request, segment_slide
+from napari_nucseg.slides.existing import state_of
+from napari_nucseg.slides.loaded import Loaded
+from napari_nucseg.slides.manifest import Manifest, Row
+from napari_nucseg.slides.prepare import Options, settings_of
+from napari_nucseg.slides.store import fingerprint
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from napari_nucseg.inference import Result
     from napari_nucseg.models.registry import Model
-    from napari_nucseg.models.runtime import Runtime
+    from napari_nucseg.slides.report import Summary
 
 log = logging.getLogger(__name__)
 
@@ -45,34 +56,37 @@ class Job:
     mpp: str | None = None
     model: str = "default"
     device: str = "auto"
-    formats: str = "tif,csv,geojson"
+    formats: str = AUTO
     existing: Existing = "refuse"
+    tissue: bool = True
+    tile: int | None = None
+    scheduler: str | None = None
+
+    @property
+    def options(self) -> Options:
+        """How each image is segmented."""
+        return Options(tile=self.tile, tissue=TissueConfig() if self.tissue else None)
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A model on its runtime, loaded once for all images."""
+class Voice:
+    """Where lines for the user go: results, and complaints or notes; `verbose` adds tracebacks."""
 
-    model: Model
-    runtime: Runtime
+    say: Say
+    warn: Say
+    verbose: bool = False
 
-    @classmethod
-    def of(cls, model: str, device: str) -> Loaded:
-        """Find a model and load it onto a device; `NucSegError` where either cannot be had."""
-        from napari_nucseg.models.registry import find_model
-        from napari_nucseg.models.runtime import load_runtime
-
-        found = find_model(model)
-        return cls(found, load_runtime(found, device))
-
-    def describe(self) -> str:
-        """Say what runs, under which licence, and what it is not proven to do."""
-        card = self.model.card
-        return f"{self.model} on {self.runtime.name}; weights: {card.licence}. {card.caution}".rstrip()
+    def tell_fault(self, task: Task, error: Exception) -> str:
+        """Complain of an error that no rule foresaw; return it in one line."""
+        if self.verbose:
+            self.warn("".join(traceback.format_exception(error)))
+        hint = "" if self.verbose else "; run with -v for the details"
+        self.warn(f"{task.path.name}: {reason_of(error)}{hint}")
+        return reason_of(error)
 
 
 def segment_source(source: ImageSource, loaded: Loaded, stem: str) -> Result:
-    """Segment one image, with a progress bar on stderr where that is a terminal."""
+    """Segment one image in memory, with a progress bar on stderr where that is a terminal."""
     from tqdm import tqdm
 
     from napari_nucseg.inference import collect, make_plan, run
@@ -80,14 +94,38 @@ def segment_source(source: ImageSource, loaded: Loaded, stem: str) -> Result:
     plan = make_plan(source, loaded.runtime, loaded.model.card)
     tiles = run(plan)
     try:
-        bar = tqdm(tiles, stem, len(plan.cells), leave=False, file=sys.stderr, unit="tile", disable=None)
+        bar = tqdm(tiles, stem, len(plan.tiles), leave=False, file=sys.stderr, unit="tile", disable=None)
         return collect(bar, plan, stem)
     finally:
         tiles.close()  # joins the threads, on Ctrl-C too
 
 
-def run_task(task: Task, loaded: Loaded, mpp: Mpp | None, out: Path) -> str:
-    """Segment and save one image; return the line that sums it up.
+def show(steps: Generator[Progress, None, Summary], stem: str, warn: Say) -> Summary:
+    """Run a slide to its end, with a progress bar on stderr where that is a terminal; notes go to `warn`."""
+    from tqdm import tqdm
+
+    bar = tqdm(desc=stem, total=1, leave=False, file=sys.stderr, unit="tile", disable=None)
+    try:
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                summary: Summary = end.value
+                return summary
+            if step.note:
+                warn(step.note)
+            if not bar.disable:
+                bar.initial = step.resumed  # speed and time left are those of this run
+                bar.total, bar.n = step.total or None, step.done
+                words = {"tissue": "looking for tissue", "write": "writing"}.get(step.stage)
+                bar.set_postfix_str(words or f"{step.nuclei:,} nuclei")
+    finally:
+        steps.close()  # joins the threads, on Ctrl-C too, and keeps what is finished
+        bar.close()
+
+
+def run_task(task: Task, loaded: Loaded, mpp: Mpp | None, job: Job, voice: Voice) -> Summary | None:
+    """Segment one image into files and say so; None if its results are complete already.
 
     Raises
     ------
@@ -96,22 +134,51 @@ def run_task(task: Task, loaded: Loaded, mpp: Mpp | None, out: Path) -> str:
     """
     began = time.perf_counter()
     with read_image(task.path) as image:
-        source = as_source(image, mpp)
-        try:
-            result = segment_source(source, loaded, task.stem)
-        except MemoryError as error:
-            height, width = source.shape
-            raise NucSegError(
-                f"{task.path.name}: {width} x {height} pixels do not fit into the memory of this machine; free some, "
-                "or cut the image."
-            ) from error
-        result.save(out, task.formats, overwrite=True)  # plan_tasks has asked
-    seconds = time.perf_counter() - began
-    megapixels = math.prod(source.shape) / 1e6
+        source, formats = as_source(image, mpp), task.formats
+        if job.existing == "resume":
+            formats = still_missing(task, source, loaded.model, loaded.runtime.name, job)
+            if not formats:
+                return None
+        request = Request(source, loaded, job.out, task.stem, formats, job.options)
+        summary = show(segment_slide(request), task.stem, voice.warn)
+    voice.say(line_of(task, summary, time.perf_counter() - began))
+    return summary
+
+
+def still_missing(task: Task, source: ImageSource, model: Model, runtime: str, job: Job) -> tuple[str, ...]:
+    """Return the formats that --resume has still to write.
+
+    Raises
+    ------
+    NucSegError
+        There are results, but of other settings.
+    """
+    facts = settings_of(source, model, runtime, job.options)
+    state, missing = state_of(job.out, task.stem, task.formats, fingerprint(facts))
+    if state == "other":
+        raise NucSegError(
+            f"{task.path.name}: its results in {shown(job.out)} were made with other settings or from another state of "
+            "the image; give --overwrite to replace them, or another folder."
+        )
+    return missing
+
+
+def line_of(task: Task, summary: Summary, seconds: float) -> str:
+    """Sum a finished image up."""
+    megapixels = math.prod(summary.shape) / 1e6
     return (
-        f"{task.path.name}: {len(result.nuclei):,} nuclei, {megapixels:.2f} MP in {seconds:.1f} s "
-        f"({megapixels / seconds:.2f} MP/s), {source.mpp}, {loaded.runtime.name}"
+        f"{task.path.name}: {summary.nuclei:,} nuclei, {megapixels:.2f} MP in {seconds:.1f} s "
+        f"({megapixels / seconds:.2f} MP/s), {summary.mpp_origin}, {summary.versions['runtime']}"
     )
+
+
+def tell(task: Task, summary: Summary, voice: Voice) -> bool:
+    """Say what else is to be known of a result; return whether it is complete."""
+    if summary.area_mm2 < 0.999 * summary.image_mm2:
+        voice.say(f"  {summary.lines()[0]}")
+    for complaint in summary.complaints():
+        voice.warn(f"{task.path.name}: {complaint}")
+    return summary.complete
 
 
 def segment_all(job: Job, say: Say, warn: Say, verbose: bool = False) -> int:
@@ -136,6 +203,7 @@ def segment_all(job: Job, say: Say, warn: Say, verbose: bool = False) -> int:
     NucSegError
         Nothing can be done as asked; nothing has been written.
     """
+    voice = Voice(say, warn, verbose)
     formats = parse_formats(job.formats)
     mpp = None if job.mpp is None else Mpp.stated(job.mpp)
     images, complaints = find_images(job.images)
@@ -150,37 +218,66 @@ def segment_all(job: Job, say: Say, warn: Say, verbose: bool = False) -> int:
     if not tasks:
         return 2 if complaints and not skipped else bool(complaints)
     prepare_folder(job.out)
-    loaded = Loaded.of(job.model, job.device)
-    warn(loaded.describe())
-    bad, broken = _each(tasks, loaded, mpp, job.out, (say, warn, verbose))
-    done = len(tasks) - bad - broken
-    if done:
+    if job.scheduler is None:
+        counts = _one_by_one(tasks, mpp, job, voice, len(planned) > 1)
+    else:
+        from napari_nucseg._cli.cluster import on_a_cluster
+
+        counts = on_a_cluster(tasks, mpp, job, voice)
+    if counts.already:
+        say(f"{counts.already} of {len(planned)} images skipped: their results are complete")
+    if counts.done:
         say(
             f"Results in {shown(job.out)}"
-            + (f" ({done} of {len(planned)} images)" if len(planned) > 1 else "")
+            + (f" ({counts.done} of {len(planned)} images)" if len(planned) > 1 else "")
         )
-    if done == len(tasks) and not complaints:
+    if counts.done + counts.already == len(tasks) and not complaints and not counts.incomplete:
         return 0
-    return 1 if done or skipped or broken else 2
+    return 1 if counts.done or counts.already or skipped or counts.broken else 2
 
 
-def _each(
-    tasks: list[Task], loaded: Loaded, mpp: Mpp | None, out: Path, report: tuple[Say, Say, bool]
-) -> tuple[int, int]:
-    """Run the tasks; return how many failed for bad input, and how many for a fault of the program."""
-    say, warn, verbose = report
-    bad = broken = 0
+@dataclass
+class Counts:
+    """What became of the images.
+
+    Attributes
+    ----------
+    done : int
+        Segmented; `incomplete` of them with tiles that failed.
+    already : int
+        Complete before.
+    bad, broken : int
+        Not segmented, for bad input or for a fault of the program.
+    """
+
+    done: int = 0
+    incomplete: int = 0
+    already: int = 0
+    bad: int = 0
+    broken: int = 0
+
+
+def _one_by_one(tasks: list[Task], mpp: Mpp | None, job: Job, voice: Voice, several: bool) -> Counts:
+    """Run the tasks here, one after the other; one that fails does not cost the others."""
+    loaded = Loaded.of(job.model, job.device)
+    voice.warn(loaded.describe())
+    counts, manifest = Counts(), Manifest(job.out)
     for task in tasks:
         try:
-            say(run_task(task, loaded, mpp, out))
+            summary = run_task(task, loaded, mpp, job, voice)
+            if summary is None:
+                counts.already += 1
+                continue
+            counts.done += 1
+            counts.incomplete += not tell(task, summary, voice)
+            row = Row.of(summary)
         except NucSegError as error:
-            bad += 1
-            warn(str(error))
-        except Exception as error:  # one image must not cost the others
-            broken += 1
-            if verbose:
-                warn(traceback.format_exc())
-            hint = "" if verbose else "; run with -v for the details"
-            reason = str(error).partition("\n")[0]
-            warn(f"{task.path.name}: {type(error).__name__}: {reason}{hint}")
-    return bad, broken
+            counts.bad += 1
+            voice.warn(str(error))
+            row = Row.failed(task.stem, str(task.path), str(error))
+        except Exception as error:
+            counts.broken += 1
+            row = Row.failed(task.stem, str(task.path), voice.tell_fault(task, error))
+        if several:
+            manifest.put(row)
+    return counts

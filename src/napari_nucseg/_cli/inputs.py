@@ -9,16 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from napari_nucseg.errors import NucSegError
-from napari_nucseg.io.export import FORMATS
+from napari_nucseg.io.readers import DICOM, ZARR, is_zarr
 from napari_nucseg.io.slide import EXTENSIONS, Mpp, read_image
+from napari_nucseg.slides.existing import results_in
+from napari_nucseg.slides.outputs import FORMATS, TISSUE, check_formats, parquet_is_there
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-Existing = Literal["refuse", "overwrite", "skip"]
+Existing = Literal["refuse", "overwrite", "skip", "resume"]
 """What to do with results that are there already."""
 
-_OUR_LABELS = "_" + FORMATS["tif"]
+_OURS = (f"_{FORMATS['tif']}", f"_{FORMATS['zarr']}", f"_{TISSUE}")
+
+AUTO = "auto"
+_PICTURE = 100e6
+"""Pixels up to which an image is a picture, whose labels any program opens whole."""
+PICTURE_FORMATS, SLIDE_FORMATS = ("tif", "csv", "geojson"), ("zarr", "csv", "parquet", "geojson")
 
 
 @dataclass(frozen=True)
@@ -29,32 +36,43 @@ class Task:
     stem: str
     formats: tuple[str, ...]
 
-    def outputs(self, folder: Path) -> list[Path]:
-        """Return the files that the task writes into `folder`."""
-        return [folder / f"{self.stem}_{FORMATS[name]}" for name in self.formats]
 
-
-def parse_formats(text: str) -> tuple[str, ...]:
-    """Return the formats of a list such as "tif,csv".
+def parse_formats(text: str) -> tuple[str, ...] | None:
+    """Return the formats of a list such as "tif,csv"; None for "auto", which depends on the image.
 
     Raises
     ------
     NucSegError
-        A format is not known, or none is named.
+        A format is not known or cannot be written here, or none is named.
     """
     names = tuple(dict.fromkeys(part for part in text.lower().replace(" ", "").split(",") if part))
+    if names == (AUTO,):
+        return None
     unknown = [name for name in names if name not in FORMATS]
     if unknown or not names:
         raise NucSegError(
-            f"--format '{unknown[0] if unknown else text}' is not known; choose of {','.join(FORMATS)}."
+            f"--format '{unknown[0] if unknown else text}' is not known; choose of {','.join(FORMATS)}, or {AUTO}."
         )
+    check_formats(names)
     return names
+
+
+def usual_formats(path: Path) -> tuple[str, ...]:
+    """Return what is written of an image unless something else is asked for; that depends on its size."""
+    try:
+        with read_image(path) as image:
+            height, width = image.shape
+    except NucSegError:  # `check_images` complains of it
+        return PICTURE_FORMATS
+    if height * width <= _PICTURE:
+        return PICTURE_FORMATS
+    return tuple(name for name in SLIDE_FORMATS if name != "parquet" or parquet_is_there())
 
 
 def find_images(arguments: Iterable[str]) -> tuple[list[Path], list[str]]:
     """Return the images named by files and folders, each once, and a sentence for every folder without any.
 
-    A folder stands for the images directly in it; hidden files and label images written by this program are left
+    A folder stands for the images directly in it; hidden files and images written by this program are left
     out. Whether a named file can be read is not looked at here.
     """
     found: dict[Path, Path] = {}
@@ -62,7 +80,7 @@ def find_images(arguments: Iterable[str]) -> tuple[list[Path], list[str]]:
     for argument in arguments:
         path = Path(argument)
         try:
-            images = _images_in(path) if path.is_dir() else [path]
+            images = _images_in(path) if path.is_dir() and not is_zarr(path) else [path]
         except OSError as error:
             complaints.append(
                 f"The folder '{path}' cannot be read ({error.strerror}); check its permissions."
@@ -71,7 +89,8 @@ def find_images(arguments: Iterable[str]) -> tuple[list[Path], list[str]]:
         if not images:
             held = "holds no image" if any(path.iterdir()) else "is empty"
             complaints.append(
-                f"The folder '{path}' {held}; name one with images ({', '.join(EXTENSIONS)}) directly in it."
+                f"The folder '{path}' {held}; name one with images directly in it ({', '.join(EXTENSIONS)}, or "
+                f"folders named *{ZARR})."
             )
         for image in images:
             found.setdefault(image.resolve(), image)
@@ -79,14 +98,10 @@ def find_images(arguments: Iterable[str]) -> tuple[list[Path], list[str]]:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    return sorted(
-        p
-        for p in folder.iterdir()
-        if p.suffix.lower() in EXTENSIONS
-        and not p.name.startswith(".")
-        and not p.name.endswith(_OUR_LABELS)
-        and p.is_file()
-    )
+    inside = sorted(p for p in folder.iterdir() if not p.name.startswith(".") and not p.name.endswith(_OURS))
+    images = [p for p in inside if (p.suffix.lower() in EXTENSIONS and p.is_file()) or is_zarr(p)]
+    # the levels of a DICOM slide are files of their own; OpenSlide finds all of them from one
+    return images[:1] if images and all(p.suffix.lower() == DICOM for p in images) else images
 
 
 def stem_of(path: Path) -> str:
@@ -95,16 +110,19 @@ def stem_of(path: Path) -> str:
 
 
 def plan_tasks(
-    images: Sequence[Path], folder: Path, formats: tuple[str, ...], existing: Existing
+    images: Sequence[Path], folder: Path, formats: tuple[str, ...] | None, existing: Existing
 ) -> list[Task]:
-    """Decide what is to be written for each image.
+    """Decide what is to be written for each image; without `formats`, what is usual for an image of its size.
+
+    What a run that was killed had begun to put in place counts as missing. For "resume" nothing is looked at here:
+    whether results are complete depends on what they were made with.
 
     Raises
     ------
     NucSegError
         Two images would write the same files, or results exist and are neither to be skipped nor replaced.
     """
-    tasks = [Task(path, stem_of(path), formats) for path in images]
+    tasks = [Task(path, stem_of(path), formats or usual_formats(path)) for path in images]
     first: dict[str, Task] = {}
     for task in tasks:
         other = first.setdefault(task.stem.casefold(), task)
@@ -113,22 +131,19 @@ def plan_tasks(
                 f"'{other.path}' and '{task.path}' would both write '{folder / task.stem}_...'; rename one, or "
                 "segment them into different folders."
             )
-    if existing == "overwrite":
+    if existing in ("overwrite", "resume"):
         return tasks
-    there = [p for task in tasks for p in task.outputs(folder) if p.exists()]
+    found = [results_in(folder, task.stem, task.formats) for task in tasks]
+    there = [path for results in found for path in results.values()]
     if existing == "refuse" and there:
         more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
         raise NucSegError(
-            f"'{there[0]}'{more} exists already; give --overwrite to replace, --skip-existing to keep it, or another "
-            "folder."
+            f"'{there[0]}'{more} exists already; give --overwrite to replace, --skip-existing to keep it, --resume to "
+            "do only what is missing, or another folder."
         )
     return [
-        Task(
-            t.path,
-            t.stem,
-            tuple(name for name, p in zip(t.formats, t.outputs(folder), strict=True) if not p.exists()),
-        )
-        for t in tasks
+        Task(task.path, task.stem, tuple(name for name in task.formats if name not in results))
+        for task, results in zip(tasks, found, strict=True)
     ]
 
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from napari_nucseg._cli.batch import Loaded, Say, segment_source
+from napari_nucseg._cli.batch import Say, segment_source
 from napari_nucseg._cli.inputs import prepare_folder, shown, stem_of
 from napari_nucseg.doctor import QT_BINDINGS
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.slide import Mpp, as_source, read_image
+from napari_nucseg.slides.loaded import Loaded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

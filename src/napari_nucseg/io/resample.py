@@ -37,6 +37,8 @@ class Resampled:
         From level 0 to the wanted resolution.
     mpp : float
         Of the source.
+    level : int
+        Of the source, which is read.
     """
 
     def __init__(self, source: ImageSource, mpp: float) -> None:
@@ -51,7 +53,7 @@ class Resampled:
             else (max(1, round(height * ratio)), max(1, round(width * ratio)))
         )
         self.scale = Scale(source.shape, self.shape)
-        self._level = self._choose_level()
+        self.level = self._choose_level()
 
     def _choose_level(self) -> int:
         """Return the smallest level that still has at least the wanted number of pixels."""
@@ -63,9 +65,9 @@ class Resampled:
 
     def read(self, box: Box) -> NDArray[np.uint8]:
         """Return the pixels of a box at the wanted resolution: (rows, columns, 3) uint8."""
-        level_shape = self.source.level_shapes[self._level]
+        level_shape = self.source.level_shapes[self.level]
         if self.shape == level_shape:
-            return self.source.read(box.y0, box.y1, box.x0, box.x1, self._level)
+            return self.source.read(box.y0, box.y1, box.x0, box.x1, self.level)
         # Pillow widens its triangle filter when shrinking (no aliasing) and takes a box in fractions of a
         # pixel; a border of two filter supports makes the window's edge equal to the whole image's.
         step = np.array(level_shape) / np.array(self.shape)
@@ -74,7 +76,7 @@ class Resampled:
         high = np.array([box.y1, box.x1]) * step
         y0, x0 = np.maximum(np.floor(low).astype(int) - support, 0)
         y1, x1 = np.minimum(np.ceil(high).astype(int) + support, level_shape)
-        pixels = self.source.read(int(y0), int(y1), int(x0), int(x1), self._level)
+        pixels = self.source.read(int(y0), int(y1), int(x0), int(x1), self.level)
         part = (low[1] - x0, low[0] - y0, min(high[1] - x0, x1 - x0), min(high[0] - y0, y1 - y0))
         rows, cols = box.shape
         return np.asarray(Image.fromarray(pixels).resize((cols, rows), Image.Resampling.BILINEAR, box=part))
