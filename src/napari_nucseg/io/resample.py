@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from napari_nucseg.core.resize import Resize
 from napari_nucseg.core.scale import Scale
 from napari_nucseg.core.tiling import Box
 from napari_nucseg.errors import NucSegError
@@ -19,8 +19,7 @@ nothing, since the network is trained with scale jitter well beyond this."""
 class Resampled:
     """A source seen at another resolution, read window by window.
 
-    A pixel's value depends only on its position in the whole image, never on the window it is read in (up to
-    the rounding of 8-bit values).
+    A pixel's value depends only on its position in the whole image, never on the window it is read in.
 
     Parameters
     ----------
@@ -68,15 +67,6 @@ class Resampled:
         level_shape = self.source.level_shapes[self.level]
         if self.shape == level_shape:
             return self.source.read(box.y0, box.y1, box.x0, box.x1, self.level)
-        # Pillow widens its triangle filter when shrinking (no aliasing) and takes a box in fractions of a
-        # pixel; a border of two filter supports makes the window's edge equal to the whole image's.
-        step = np.array(level_shape) / np.array(self.shape)
-        support = np.ceil(2 * np.maximum(step, 1)).astype(int) + 1
-        low = np.array([box.y0, box.x0]) * step
-        high = np.array([box.y1, box.x1]) * step
-        y0, x0 = np.maximum(np.floor(low).astype(int) - support, 0)
-        y1, x1 = np.minimum(np.ceil(high).astype(int) + support, level_shape)
-        pixels = self.source.read(int(y0), int(y1), int(x0), int(x1), self.level)
-        part = (low[1] - x0, low[0] - y0, min(high[1] - x0, x1 - x0), min(high[0] - y0, y1 - y0))
-        rows, cols = box.shape
-        return np.asarray(Image.fromarray(pixels).resize((cols, rows), Image.Resampling.BILINEAR, box=part))
+        resize = Resize(level_shape, self.shape)
+        need = resize.needed(box)
+        return resize.apply(self.source.read(need.y0, need.y1, need.x0, need.x1, self.level), box)
