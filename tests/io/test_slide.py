@@ -91,6 +91,31 @@ def test_only_the_tiles_of_a_region_are_read(tmp_path: Path, monkeypatch: pytest
         assert len(decoded) == 3
 
 
+@pytest.mark.parametrize("tile", [256, 512])
+def test_overlapping_windows_in_raster_order_decode_every_tile_once(tmp_path: Path, tile: int) -> None:
+    image = picture(3000, 5000)
+    path = write_pyramid(tmp_path / "p.tif", [image], tile=(tile, tile), compression="jpeg")
+    with read_image(path) as slide:
+        tiles = -(-3000 // tile) * -(-5000 // tile)
+        for y in range(0, 3000, 848):
+            for x in range(0, 5000, 848):
+                slide.read(max(0, y - 176), min(3000, y + 1024), max(0, x - 176), min(5000, x + 1024))
+        cache = slide._pixels._cache  # type: ignore[union-attr]
+        assert tiles <= cache.misses <= tiles + 1  # one more: the first is looked at when the file is opened
+        assert cache.hits > tiles // 2
+
+
+def test_one_bad_corner_keeps_no_file_from_being_opened(tmp_path: Path) -> None:
+    path = write_pyramid(tmp_path / "p.tif", [picture()], compression="zlib")
+    with tifffile.TiffFile(path) as tif:
+        offset, count = tif.pages[0].dataoffsets[0], tif.pages[0].databytecounts[0]
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff" * count)
+    with read_image(path) as slide:
+        np.testing.assert_array_equal(slide.read(64, 300, 0, 401), picture()[64:])
+
+
 def test_the_cache_keeps_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiff, "CACHE_BYTES", 5 * 64 * 64 * 3)
     path = write_pyramid(tmp_path / "p.tif", [picture()])
