@@ -33,8 +33,9 @@ format: env ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-bench: env ## Measure the whole pipeline: network, decode, table
+bench: env ## Measure the whole pipeline against plain alternatives, then every part of it
 	@$(BIN)/python -m benchmarks.pipeline
+	@$(BIN)/python -m benchmarks.suite
 
 system: ## Install the system libraries that napari's window and the tests need
 	@bash scripts/system.sh test

@@ -88,12 +88,12 @@ def _predict(plan: Plan, answer: Box, stages: Stages, work: Work) -> Fields:
             maps = plan.runtime(rgb)
         with stages.clock("unpack"):
             return compress(maps, plan.card.layout).crop(*part.slices)
-    with _raw(plan.runtime, rgb, stages) as raw, stages.clock("unpack"):
+    with answer_of(plan.runtime, rgb, stages) as raw, stages.clock("unpack"):
         return unpack(raw, plan.card.layout, part)
 
 
 @contextmanager
-def _raw(runtime: Any, rgb: NDArray[np.uint8], stages: Stages) -> Iterator[NDArray[Any]]:
+def answer_of(runtime: Any, rgb: NDArray[np.uint8], stages: Stages) -> Iterator[NDArray[Any]]:
     """Lend the network's raw answer, its time taken."""
     with stages.clock("network"):
         answer = runtime._answer(rgb)
