@@ -211,15 +211,20 @@ def segment_all(job: Job, say: Say, warn: Say, verbose: bool = False) -> int:
     tasks = [task for task in planned if task.formats]
     if skipped := len(planned) - len(tasks):
         say(f"{skipped} of {len(planned)} images skipped: their results exist in {shown(job.out)}")
-    tasks, unreadable = check_images(tasks, mpp)
+    asked = tasks
+    tasks, unreadable = check_images(asked, mpp)
     complaints += unreadable
     for complaint in complaints:
         warn(complaint)
     if not tasks:
         return 2 if complaints and not skipped else bool(complaints)
     prepare_folder(job.out)
+    manifest = Manifest(job.out) if len(planned) > 1 or job.scheduler is not None else None
+    if manifest is not None:
+        for task, complaint in zip([t for t in asked if t not in tasks], unreadable, strict=True):
+            manifest.put(Row.failed(task.stem, str(task.path), complaint))
     if job.scheduler is None:
-        counts = _one_by_one(tasks, mpp, job, voice, len(planned) > 1)
+        counts = _one_by_one(tasks, mpp, job, voice, manifest)
     else:
         from napari_nucseg._cli.cluster import on_a_cluster
 
@@ -257,11 +262,13 @@ class Counts:
     broken: int = 0
 
 
-def _one_by_one(tasks: list[Task], mpp: Mpp | None, job: Job, voice: Voice, several: bool) -> Counts:
+def _one_by_one(
+    tasks: list[Task], mpp: Mpp | None, job: Job, voice: Voice, manifest: Manifest | None
+) -> Counts:
     """Run the tasks here, one after the other; one that fails does not cost the others."""
     loaded = Loaded.of(job.model, job.device)
     voice.warn(loaded.describe())
-    counts, manifest = Counts(), Manifest(job.out)
+    counts = Counts()
     for task in tasks:
         try:
             summary = run_task(task, loaded, mpp, job, voice)
@@ -278,6 +285,6 @@ def _one_by_one(tasks: list[Task], mpp: Mpp | None, job: Job, voice: Voice, seve
         except Exception as error:
             counts.broken += 1
             row = Row.failed(task.stem, str(task.path), voice.tell_fault(task, error))
-        if several:
+        if manifest is not None:
             manifest.put(row)
     return counts

@@ -110,7 +110,7 @@ def compute_block(task: SlideTask, tiles: tuple[Index, ...]) -> Record:
     began = time.perf_counter()
     with _busy:
         prepared = _opened(task)
-        store = TileStore(task.store)
+        store = TileStore(task.store, shared=True)
         done = {index: count for index, (count, _) in store.finished(tiles).items()}
         failed: list[tuple[Index, str]] = []
         try:

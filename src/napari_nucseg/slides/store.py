@@ -81,10 +81,14 @@ class TileStore:
     ----------
     folder : path
         Made by `put` where it is missing.
+    shared : bool
+        Whether the folder belongs to another process: where it is gone, nobody wants its tiles any more, and it is not
+        made again.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, shared: bool = False) -> None:
         self.folder = Path(folder)
+        self._shared = shared
 
     def path(self, index: Index) -> Path:
         """Return where a tile lies."""
@@ -104,7 +108,8 @@ class TileStore:
         """Write a file of the folder, complete or not at all; `NucSegError` where it cannot be."""
         draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            if not self._shared:
+                self.folder.mkdir(parents=True, exist_ok=True)
             draft.write_bytes(data)
             os.replace(draft, path)
         except OSError as error:

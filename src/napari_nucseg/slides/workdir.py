@@ -133,6 +133,11 @@ class WorkFolder:
         with suppress(OSError):
             self._say([], done=True)
         for folder in self.folder.glob(f"{_TILES}*"):
+            # away in one step, for a worker of a cluster may still be at a tile that nobody waits for any more
+            grave = self.stage.with_name(f"{self.stage.name}-{uuid.uuid4().hex[:8]}")
+            with suppress(OSError):
+                os.replace(folder, grave)
+            discard(grave)
             discard(folder)
 
     def unsay(self) -> None:
