@@ -12,7 +12,8 @@ import pytest
 import zarr
 
 from napari_nucseg.errors import NucSegError
-from napari_nucseg.io.geojson import NO_CLASS, GeoJsonWriter, object_uuid, object_uuids, write_geojson
+from napari_nucseg.io.geojson import GeoJsonWriter, write_geojson
+from napari_nucseg.io.geojson_objects import NO_CLASS, object_uuid, object_uuids
 from napari_nucseg.io.tables import write_csv
 
 if TYPE_CHECKING:

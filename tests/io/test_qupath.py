@@ -20,7 +20,8 @@ from shapely.geometry import Polygon
 from napari_nucseg.core.nuclei import NucleusClass, Outline
 from napari_nucseg.core.tiling import Box
 from napari_nucseg.errors import NucSegError
-from napari_nucseg.io.geojson import object_uuid, object_uuids, write_geojson
+from napari_nucseg.io.geojson import write_geojson
+from napari_nucseg.io.geojson_objects import object_uuid, object_uuids
 from napari_nucseg.io.qupath import Imported, read_geojson
 from tests.io import qupath_files
 

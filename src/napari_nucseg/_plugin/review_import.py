@@ -187,7 +187,7 @@ def _missing(review: Review, imported: Imported) -> int:
 
 
 def _read(review: Review, path: Path, image_name: str, progress: Callable[[float], None]) -> Imported:
-    from napari_nucseg.io.geojson import object_uuids
+    from napari_nucseg.io.geojson_objects import object_uuids
     from napari_nucseg.io.qupath import read_geojson
 
     session = review.session

@@ -7,7 +7,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from napari_nucseg.io._outline_kernels import Tracing, part_of, room_for, trace
-from napari_nucseg.io._text_kernels import Fields, put_bytes, put_digits, put_fields
+from napari_nucseg.io._text_kernels import ZERO, Fields, inner, put_bytes, put_digits, put_fields
 
 _HEAD = np.frombuffer(b',\n{"type":"Feature","id":"', np.uint8)
 _POLYGON = np.frombuffer(b'","geometry":{"type":"Polygon","coordinates":[', np.uint8)
@@ -59,8 +59,8 @@ def put_features(
     int, int
         Bytes written, and the first row that found no room.
     """
-    space = room_for(0, 0)
-    at = 0
+    at = ZERO
+    space = room_for(at, at)
     for row in range(first, len(ids)):
         box = boxes[row]
         height, across = box[1] - box[0], box[3] - box[2]
@@ -79,14 +79,14 @@ def put_features(
     return at, len(ids)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _put_all(
     out: NDArray[np.uint8], at: int, source: NDArray[np.uint8]
 ) -> int:  # pragma: no cover - compiled
-    return put_bytes(out, at, source, 0, len(source))
+    return put_bytes(out, at, source, ZERO, len(source))
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _put_uuid(
     out: NDArray[np.uint8], at: int, digest: NDArray[np.uint8]
 ) -> int:  # pragma: no cover - compiled
@@ -104,7 +104,7 @@ def _put_uuid(
     return at
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _put_geometry(
     out: NDArray[np.uint8], at: int, space: Tracing, rings: int, row: int, column: int
 ) -> int:  # pragma: no cover - compiled
@@ -130,7 +130,7 @@ def _put_geometry(
     return at - 1 if parts > 1 else at
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _put_ring(
     out: NDArray[np.uint8], at: int, space: Tracing, ring: int, row: int, column: int
 ) -> int:  # pragma: no cover - compiled

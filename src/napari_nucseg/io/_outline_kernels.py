@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from napari_nucseg.io._text_kernels import ZERO, inner
 
 _OWN, _WALKED = 1, 2
 _SIDE = 64  # of the box that the arrays hold at first
@@ -48,7 +49,7 @@ class Tracing(NamedTuple):
     starts: NDArray[np.int32]
 
 
-@njit(cache=True, nogil=True)
+@inner
 def room_for(height: int, width: int) -> Tracing:  # pragma: no cover - compiled
     """Return arrays for boxes up to a size."""
     corners = (max(height, _SIDE) + 1) * (max(width, _SIDE) + 1)
@@ -63,7 +64,7 @@ def room_for(height: int, width: int) -> Tracing:  # pragma: no cover - compiled
     )
 
 
-@njit(cache=True, nogil=True)
+@inner
 def trace(
     labels: NDArray[np.uint32], id_: int, box: NDArray[np.int64], space: Tracing
 ) -> int:  # pragma: no cover - compiled
@@ -76,7 +77,7 @@ def trace(
         line, own = labels[box[0] + r, box[2] : box[3]], mask[(r + 1) * stride + 1 : (r + 2) * stride - 1]
         for c in range(width):
             own[c] = line[c] == id_
-    rings = 0
+    rings = ZERO
     for r in range(height):
         for c in range(width):
             at = (r + 1) * stride + c + 1
@@ -85,7 +86,7 @@ def trace(
     return rings
 
 
-@njit(cache=True, nogil=True)
+@inner
 def part_of(space: Tracing, rings: int, ring: int) -> int:  # pragma: no cover - compiled
     """Return the outer ring of the part that a ring belongs to: the smallest around a pixel on it."""
     found, least = -1, np.int64(0)
@@ -97,7 +98,7 @@ def part_of(space: Tracing, rings: int, ring: int) -> int:  # pragma: no cover -
     return found
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _surrounds(space: Tracing, ring: int, x: int, y: int) -> bool:  # pragma: no cover - compiled
     """Return whether a pixel lies inside a ring: an odd number of its upright edges lie to the left."""
     first, last = space.ends[ring - 1] if ring else 0, space.ends[ring]
@@ -111,17 +112,17 @@ def _surrounds(space: Tracing, ring: int, x: int, y: int) -> bool:  # pragma: no
     return inside
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _walk(
     mask: NDArray[np.uint8], stride: int, row: int, column: int, space: Tracing, rings: int
 ) -> int:  # pragma: no cover - compiled
     """Walk one closed outline from the top edge of a pixel; return the number of rings so far."""
     path, place = space.path, space.place
     across = stride - 1  # corners in a row
-    y, x, heading = row, column, 0  # 0 east, 1 south, 2 west, 3 north
+    y, x, heading = row, column, ZERO  # 0 east, 1 south, 2 west, 3 north
     path[0, 0], path[0, 1] = x, y
     place[y * across + x] = 1
-    length = 1
+    length = ZERO + 1
     while True:
         if heading == 0:
             mask[(y + 1) * stride + x + 1] |= _WALKED
@@ -152,7 +153,7 @@ def _walk(
             return rings
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _turn(
     mask: NDArray[np.uint8], north_west: int, stride: int, heading: int
 ) -> int:  # pragma: no cover - compiled
@@ -170,7 +171,7 @@ def _turn(
     return (heading + 3) & 3 if left else heading
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _keep_ring(
     space: Tracing, first: int, last: int, row: int, column: int, rings: int
 ) -> None:  # pragma: no cover - compiled

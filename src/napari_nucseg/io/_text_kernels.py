@@ -8,11 +8,14 @@ nothing to chance: a half is one exactly only where the scaling is exact.)
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+
+inner = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""For loops that only compiled ones call: what Python would need to call them takes most of the time to compile."""
 
 FLOAT, INT, TEXT = 0, 1, 2
 NUMBER_BYTES = 24
@@ -21,6 +24,9 @@ NUMBER_BYTES = 24
 _POWERS = np.array([float(10**k) for k in range(300)])
 _REST = np.array([float(10**k - int(float(10**k))) for k in range(300)])  # what the doubles above lack
 _LOG10_2 = math.log10(2)
+ZERO: Any = np.int64(0)
+"""Where to begin: a plain 0 has a type of its own, for which everything that it is handed to is compiled once more."""
+
 _TEN = np.uint64(10)
 _SPLIT = 134217729.0  # 2**27 + 1
 
@@ -63,7 +69,7 @@ def put_rows(
     out: NDArray[np.uint8], fields: Fields, first: int, last: int
 ) -> int:  # pragma: no cover - compiled
     """Write rows, each with a line feed behind it; return how many bytes."""
-    at = 0
+    at = ZERO
     for row in range(first, last):
         at = put_fields(out, at, fields, row, True)
         out[at] = 10
@@ -71,7 +77,7 @@ def put_rows(
     return at
 
 
-@njit(cache=True, nogil=True)
+@inner
 def put_fields(
     out: NDArray[np.uint8], at: int, fields: Fields, row: int, every: bool
 ) -> int:  # pragma: no cover - compiled
@@ -95,7 +101,7 @@ def put_fields(
     return at
 
 
-@njit(cache=True, nogil=True)
+@inner
 def put_piece(
     out: NDArray[np.uint8], at: int, fields: Fields, piece: int
 ) -> int:  # pragma: no cover - compiled
@@ -103,7 +109,7 @@ def put_piece(
     return put_bytes(out, at, fields.pieces, fields.ends[piece], fields.ends[piece + 1])
 
 
-@njit(cache=True, nogil=True)
+@inner
 def put_bytes(
     out: NDArray[np.uint8], at: int, source: NDArray[np.uint8], first: int, last: int
 ) -> int:  # pragma: no cover - compiled
@@ -114,19 +120,19 @@ def put_bytes(
     return at
 
 
-@njit(cache=True, nogil=True)
+@inner
 def put_int(out: NDArray[np.uint8], at: int, value: int) -> int:  # pragma: no cover - compiled
     """Write an integer."""
     if value < 0:
         out[at] = 45
         at += 1
         if value == -(2**63):
-            return put_digits(out, put_digits(out, at, 922337203685477580), 8)
+            return put_digits(out, put_digits(out, at, np.int64(922337203685477580)), np.int64(8))
         value = -value
     return put_digits(out, at, value)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def put_digits(out: NDArray[np.uint8], at: int, value: int) -> int:  # pragma: no cover - compiled
     """Write an integer that isn't negative."""
     rest = np.uint64(value)  # divided in half the time of a signed one
@@ -141,7 +147,7 @@ def put_digits(out: NDArray[np.uint8], at: int, value: int) -> int:  # pragma: n
     return at + count
 
 
-@njit(cache=True, nogil=True)
+@inner
 def put_float(out: NDArray[np.uint8], at: int, value: float) -> int:  # pragma: no cover - compiled
     """Write a number with eight significant digits, nothing for NaN, and inf for infinity."""
     if value != value:
@@ -165,7 +171,7 @@ def put_float(out: NDArray[np.uint8], at: int, value: float) -> int:  # pragma: 
     return _put_fixed(out, at, digits, count, exponent)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _eight_digits(value: float) -> tuple[int, int]:  # pragma: no cover - compiled
     """Return the eight leading digits as an integer, rounded half to even, and the decimal exponent of the first."""
     exponent = math.floor((math.frexp(value)[1] - 1) * _LOG10_2)  # this or one more
@@ -182,7 +188,7 @@ def _eight_digits(value: float) -> tuple[int, int]:  # pragma: no cover - compil
     return digits, exponent
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _scaled(value: float, by: int) -> tuple[float, float]:  # pragma: no cover - compiled
     """Return value * 10**by as the sum of a double and a rest of at most half its last place."""
     if by >= 0:
@@ -196,7 +202,7 @@ def _scaled(value: float, by: int) -> tuple[float, float]:  # pragma: no cover -
     return total, rest - (total - scaled)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _product(a: float, b: float) -> tuple[float, float]:  # pragma: no cover - compiled
     """Return a * b rounded, and exactly what the rounding took away (T. J. Dekker, 1971)."""
     product = a * b
@@ -209,7 +215,7 @@ def _product(a: float, b: float) -> tuple[float, float]:  # pragma: no cover - c
     return product, a_low * b_low - (((product - a_high * b_high) - a_low * b_high) - a_high * b_low)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _put_fixed(
     out: NDArray[np.uint8], at: int, digits: int, count: int, exponent: int
 ) -> int:  # pragma: no cover - compiled
@@ -234,7 +240,7 @@ def _put_fixed(
     return end + 1
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _put_scientific(
     out: NDArray[np.uint8], at: int, digits: int, count: int, exponent: int
 ) -> int:  # pragma: no cover - compiled

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,31 +11,20 @@ import numpy as np
 
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.atomic import Draft, Writer, remove, told
+from napari_nucseg.io.geojson_objects import properties, rgb, uuid_digests
 from napari_nucseg.io.polygons import as_labels, band_rows, bounding_boxes
-from napari_nucseg.io.text import Column, Texts, column_of, make_fields, row_bytes
+from napari_nucseg.io.text import make_fields, row_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import BinaryIO
 
     import pandas as pd
     from numpy.typing import NDArray
 
-ID_MEASUREMENT = "NucSeg id"
-"""The measurement that carries the nucleus' id through QuPath and back."""
-
-STATE, ORIGIN = "NucSeg state", "NucSeg origin"
-"""Metadata of an object that tell of its review; QuPath shows them, and keeps them from 0.5 on."""
-
-NO_CLASS = "unclassified"
-"""Stands for no class in tables; objects in QuPath then have none."""
-
 PART_NUCLEI = 500_000
 """More than these make several files: QuPath reads a file as a whole, and half a million nuclei are some 500 MB."""
 
-_METADATA = {"state": STATE, "origin": ORIGIN}
-_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://napari-hub.org/plugins/napari-nucseg")
-_NO_COLOUR = (128, 128, 128)
 _BUFFER = 2**22
 
 
@@ -74,8 +60,8 @@ class GeoJsonWriter(Writer):
     ) -> None:
         self.path = Path(path)
         self.folder = self.path.with_name(f"{self.path.stem.removesuffix('_nuclei')}_geojson")
-        self._shades = {name: _rgb(colour) for name, colour in (colours or {}).items()}
-        self._hash = hashlib.sha1(_NAMESPACE.bytes + f"{namespace}/".encode(), usedforsecurity=False)
+        self._shades = {name: rgb(colour) for name, colour in (colours or {}).items()}
+        self._namespace = namespace
         self._part_nuclei = part_nuclei
         self._buffer = np.empty(_BUFFER, np.uint8)
         self._file: BinaryIO | None = None
@@ -127,13 +113,13 @@ class GeoJsonWriter(Writer):
             self._end_part()
             self._begin_part()
         ids = nuclei["id"].to_numpy(np.int64)
-        fields = make_fields(self._columns(nuclei), len(nuclei))
+        fields = make_fields(properties(nuclei, self._shades), len(nuclei))
         self._put(
             labels,
             (int(origin[0]), int(origin[1])),
             ids,
             boxes,
-            self._digests(ids),
+            uuid_digests(ids, self._namespace),
             fields,
             row_bytes(fields),
         )
@@ -154,36 +140,6 @@ class GeoJsonWriter(Writer):
                 self._opened.write(text.data)
                 self._count += then - row
                 row = then
-
-    def _columns(self, nuclei: pd.DataFrame) -> list[tuple[bytes, Column]]:
-        """Return the properties of nuclei: class, measurements and metadata."""
-        columns: list[tuple[bytes, Column]] = []
-        if "class" in nuclei:
-            columns.append((b"", column_of(nuclei["class"].astype(object), self._classification)))
-        columns.append(
-            (f',"measurements":{{{_text(ID_MEASUREMENT)}:'.encode(), nuclei["id"].to_numpy(np.int64))
-        )
-        names = [name for name in nuclei.select_dtypes("number") if name != "id" and name not in _METADATA]
-        columns += [
-            (f",{_text(str(name))}:".encode(), column_of(nuclei[name], _number, finite=True))
-            for name in names
-        ]
-        columns.append((b"}", _metadata(nuclei)))
-        return columns
-
-    def _classification(self, name: Any) -> bytes:
-        if not isinstance(name, str) or not name or name == NO_CLASS:
-            return b""
-        shade = {"name": name, "color": list(self._shades.get(name, _NO_COLOUR))}
-        return f',"classification":{_text(shade)}'.encode()
-
-    def _digests(self, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
-        digests = bytearray()
-        for id_ in ids.tolist():
-            one = self._hash.copy()
-            one.update(b"%d" % id_)
-            digests += one.digest()
-        return np.frombuffer(digests, np.uint8).reshape(-1, 20)
 
     @property
     def _opened(self) -> BinaryIO:
@@ -273,50 +229,6 @@ def write_geojson(
                 writer.add_boxed(band, (y0, 0), nuclei[begins], boxes[begins] - offset)
 
 
-def object_uuid(id_: int, namespace: str) -> str:
-    """Return the UUID that the object of a nucleus has in QuPath; see `write_geojson`."""
-    return str(uuid.uuid5(_NAMESPACE, f"{namespace}/{id_}"))
-
-
-def object_uuids(ids: Iterable[int], namespace: str) -> dict[str, int]:
-    """Return the id of every nucleus under the UUID of its object: what `read_geojson` knows nuclei by."""
-    return {object_uuid(id_, namespace): id_ for id_ in map(int, ids)}
-
-
 def _check_ids(nuclei: pd.DataFrame) -> None:
     if nuclei["id"].duplicated().any():
         raise NucSegError("a nucleus id stands in two rows of the table; give every nucleus an id of its own")
-
-
-def _metadata(nuclei: pd.DataFrame) -> Texts:
-    """Return the words about every row's review."""
-    import pandas as pd
-
-    names = [name for name in _METADATA if name in nuclei]
-    words = [nuclei[name].astype(object).to_numpy() for name in names]
-    codes, pairs = pd.factorize(pd.Series(list(zip(*words, strict=True)))) if names else (None, [()])
-    texts = []
-    for pair in pairs:
-        known = zip(names, pair, strict=True)
-        said = {_METADATA[name]: word for name, word in known if isinstance(word, str) and word}
-        texts.append(f',"metadata":{_text(said)}'.encode() if said else b"")
-    return Texts(np.zeros(len(nuclei), np.int64) if codes is None else codes.astype(np.int64), texts)
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-
-
-def _number(value: Any) -> bytes:
-    return str(value).encode()
-
-
-def _rgb(colour: Sequence[int] | str) -> tuple[int, int, int]:
-    try:
-        parts = (
-            bytes.fromhex(colour.removeprefix("#")) if isinstance(colour, str) else bytes(map(int, colour))
-        )
-        red, green, blue = parts
-    except (TypeError, ValueError):
-        raise NucSegError(f"{colour!r} is no colour; give (r, g, b) in 0..255 or '#rrggbb'") from None
-    return red, green, blue

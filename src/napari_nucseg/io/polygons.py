@@ -65,20 +65,40 @@ def as_labels(part: Any) -> NDArray[np.uint32]:
 def _grow_boxes(
     band: NDArray[np.uint32], y0: int, known: NDArray[np.int64], boxes: NDArray[np.int64]
 ) -> None:  # pragma: no cover - compiled
+    """Widen the boxes of `known` (ascending) by every run of pixels in the rows from `y0` on."""
+    width = band.shape[1]
     for r in range(band.shape[0]):
-        previous, at = np.int64(0), -1
-        for c in range(band.shape[1]):
-            label = np.int64(band[r, c])
+        line = band[r]
+        c = 0
+        while c < width:
+            label = line[c]
+            first = c
+            c += 1
             if label == 0:
                 continue
-            if label != previous:
-                previous = label
-                at = int(np.searchsorted(known, label))
-                if at == len(known) or known[at] != label:
-                    at = -1
+            while c < width and line[c] == label:
+                c += 1
+            at = _find(known, label)
             if at >= 0:
                 box = boxes[at]
                 box[0] = min(box[0], y0 + r)
-                box[1] = max(box[1], y0 + r + 1)
-                box[2] = min(box[2], c)
-                box[3] = max(box[3], c + 1)
+                box[1] = y0 + r + 1
+                box[2] = min(box[2], first)
+                box[3] = max(box[3], c)
+
+
+@njit(cache=True, nogil=True)
+def _find(known: NDArray[np.int64], label: int) -> int:  # pragma: no cover - compiled
+    """Return where a label stands among ascending ones, or -1. Ids without a gap are found at once."""
+    count = len(known)
+    first, last = 0, count
+    guess = np.int64(label) - known[0] if count else count
+    if 0 <= guess < count and known[guess] == label:
+        return guess
+    while first < last:
+        middle = (first + last) // 2
+        if known[middle] < label:
+            first = middle + 1
+        else:
+            last = middle
+    return first if first < count and known[first] == label else -1

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nucseg.io.geojson import ID_MEASUREMENT, NO_CLASS
+from napari_nucseg.io.geojson_objects import ID_MEASUREMENT, NO_CLASS
 from napari_nucseg.io.qupath_fill import Ring
 
 Colour = tuple[int, int, int]
