@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from napari_nucseg.core.decode import DecodeConfig, Fields, compress, decode, warm_up
 from napari_nucseg.core.field_cache import FieldCache
 from napari_nucseg.core.measure import measure
-from napari_nucseg.core.tiling import CELL, STRIDE, Box, Grid, Index, Sweep, window_around
+from napari_nucseg.core.tiling import BLOCK, CELL, STRIDE, Box, Grid, Index, Sweep, window_around
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.resample import Resampled
 from napari_nucseg.io.slide import Mpp, SlideImage, as_source
@@ -40,11 +40,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BLOCK = 12_000
-"""About the side of a block in pixels: its seams are computed twice, so it should be large; what it holds in memory
-grows with it."""
-
 SMALLEST_TILE = 64
+FEW = 3
+"""For more windows of one shape than this it pays to lay the network out for it."""
 
 NEAR = 1024
 """Side of the windows, without halo, in which maps around an edit are computed."""
@@ -165,7 +163,13 @@ class Plan:
 
     def sweep(self, tiles: Sequence[Index]) -> Sweep:
         """Return how tiles of one block are done."""
-        return Sweep(self.grid, tiles, self.decode.margin)
+        return Sweep(self.grid, {tile: self.part(tile) for tile in tiles})
+
+    def part(self, tile: Index) -> Box:
+        """Return the part of a tile that is asked for, at the model's resolution."""
+        owned = self.grid.owned(tile)
+        part = None if self.region is None else owned.cut(self.image.scale.to_model(self.region.box))
+        return part or owned
 
 
 def make_plan(
@@ -212,17 +216,18 @@ def make_plan(
     if tile is not None and tile < SMALLEST_TILE:
         raise NucSegError(f"A tile of {tile} pixels is too small; give {SMALLEST_TILE} or more.")
     resampled = Resampled(source, card.mpp)
-    grid = Grid(resampled.shape, tile or CELL, card.halo)
+    config = config or card.decode
+    grid = Grid(resampled.shape, tile or CELL, card.halo, config.margin, BLOCK)
     whole = Box(0, resampled.shape[0], 0, resampled.shape[1])
     wanted = set(grid.cells(whole if region is None else resampled.scale.to_model(region.box)))
     if tissue is not None:
         wanted = {t for t in wanted if tissue.touches(resampled.scale.covered(grid.owned(t))[0])}
-    blocks = (tuple(t for t in block if t in wanted) for block in grid.blocks(BLOCK))
+    blocks = (tuple(t for t in block if t in wanted) for block in grid.blocks())
     return Plan(
         image=resampled,
         card=card,
         runtime=runtime,
-        decode=config or card.decode,
+        decode=config,
         region=region,
         grid=grid,
         blocks=tuple(block for block in blocks if block),
@@ -337,7 +342,7 @@ def _finish_tile(plan: Plan, tile: Index, box: Box, fields: Fields) -> Tile:
     """Decode one tile, bring its nuclei to level 0 and measure them."""
     import pandas as pd
 
-    owned = plan.grid.owned(tile).relative(box)
+    owned = plan.part(tile).relative(box)
     found = decode(fields, plan.decode, owned)
     keep = owned.holds(found.centres)
     points = plan.image.scale.to_level0(found.centres + np.array([box.y0, box.x0]))
@@ -419,6 +424,10 @@ def run_tiles(plan: Plan, tiles: Sequence[Index], keep: Keep | None = None) -> G
     if not tiles:
         return
     sweep = plan.sweep(tiles)
+    if isinstance(plan.runtime, FieldRuntime):
+        shape = plan.grid.window_shape
+        alike = sum(sweep.seen(w).shape == shape for w in sweep.windows)
+        plan.runtime.expect(shape if alike > FEW else None)
     store, jobs = _FieldStore(plan, sweep), deque[Future[Tile]]()
     lanes = plan.runtime.lanes if isinstance(plan.runtime, FieldRuntime) else 1
     predicting, decoding = ThreadPoolExecutor(lanes, "nucseg-predict"), ThreadPoolExecutor(1, "nucseg-decode")
@@ -450,8 +459,7 @@ def _predicted(
     """Yield the fields of every window, some more being computed meanwhile."""
 
     def predict(window: Index) -> Fields:
-        answer = sweep.answer(window)
-        seen = plan.grid.window(answer)
+        answer, seen = sweep.answer(window), sweep.seen(window)
         return predict_window(plan.image.read(seen), plan.runtime, plan.card, answer.relative(seen))
 
     waiting: deque[tuple[Index, Future[Fields]]] = deque()

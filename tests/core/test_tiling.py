@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_nucseg.core.tiling import STRIDE, WIDE, Box, Grid, Sweep, window_around
+from napari_nucseg.core.tiling import STRIDE, WIDE, Box, Grid, Sweep, up, window_around
 from napari_nucseg.errors import NucSegError
 
 grids = st.builds(
@@ -11,6 +11,8 @@ grids = st.builds(
     shape=st.tuples(st.integers(1, 400), st.integers(1, 400)),
     cell=st.integers(16, 128),
     halo=st.sampled_from([0, 16, 32]),
+    margin=st.integers(0, 90),
+    block=st.integers(1, 500),
 )
 
 
@@ -24,7 +26,6 @@ def test_every_pixel_is_owned_once_and_seen_with_its_halo(grid):
         assert window.cut(owned.grown(grid.halo, grid.shape)) == owned.grown(grid.halo, grid.shape)
         assert window.y0 % STRIDE == window.x0 % STRIDE == 0
     assert (owners == 1).all()
-    assert len(list(grid.cells())) == grid.counts[0] * grid.counts[1]
 
 
 @given(grids, st.integers(0, 399), st.integers(0, 399))
@@ -34,8 +35,8 @@ def test_cells_of_a_box_are_those_that_touch_it(grid, y, x):
 
 
 def test_an_image_that_fits_with_its_halo_is_one_cell():
-    assert Grid((1100, 1150), cell=1024, halo=64).counts == (1, 1)
-    assert Grid((1200, 1150), cell=1024, halo=64).counts == (2, 1)
+    assert list(Grid((1100, 1150), cell=1024, halo=64).cells()) == [(0, 0)]
+    assert list(Grid((1200, 1150), cell=1024, halo=64).cells()) == [(0, 0), (1, 0)]
 
 
 @given(
@@ -53,28 +54,32 @@ def test_windows_are_wide_where_the_image_is(height, width, row, col, length):
     assert seen.x0 % STRIDE == 0
 
 
-@given(grids, st.randoms(use_true_random=False), st.integers(0, 90), st.integers(1, 400))
-def test_a_sweep_knows_all_that_its_tiles_need_when_they_need_it(grid, random, margin, side):
-    """Any tiles of any block, with a margin larger or smaller than the tiles."""
-    for block in grid.blocks(side):
-        tiles = [tile for tile in block if random.random() < 0.7]
+@settings(deadline=None)
+@given(grids, st.randoms(use_true_random=False))
+def test_a_sweep_knows_all_that_its_tiles_need(grid, random):
+    """Any parts of any tiles of any block, with a margin larger or smaller than the tiles."""
+    for block in grid.blocks():
+        tiles = {tile: grid.owned(tile) for tile in block if random.random() < 0.7}
+        for tile, owned in tiles.items():
+            if random.random() < 0.5:
+                tiles[tile] = Box(owned.y0, owned.y0 + 1, owned.x1 - 1, owned.x1)
         if not tiles:
             continue
-        sweep = Sweep(grid, tiles, margin)
-        known, computed = np.zeros(grid.shape, bool), iter(sweep.windows)
-        for tile in tiles:
-            read = sweep.read(tile)
-            assert read == grid.owned(tile).grown(margin, grid.shape)
+        sweep = Sweep(grid, tiles)
+        assert list(sweep.windows) == sorted(sweep.windows)
+        for window in sweep.windows:
+            answer, seen = sweep.answer(window), sweep.seen(window)
+            assert answer.y0 % STRIDE == answer.x0 % STRIDE == seen.y0 % STRIDE == seen.x0 % STRIDE == 0
+            assert seen.cut(answer.grown(grid.halo, grid.shape)) == answer.grown(grid.halo, grid.shape)
+            assert seen.cut(Box(0, grid.shape[0], 0, grid.shape[1])) == seen
+        for tile, part in tiles.items():
+            assert sweep.read(tile) == part.grown(grid.margin, grid.shape)
             assert sweep.needs[tile] == sorted(sweep.needs[tile])
-            assert sweep.needs[tile][-1] <= tile
             have = np.zeros(grid.shape, bool)
             for window in sweep.needs[tile]:
-                box = sweep.answer(window)
-                assert box.y0 % STRIDE == box.x0 % STRIDE == 0
-                have[box.slices] = True
-            assert have[read.slices].all()
-        for window in computed:
-            known[sweep.answer(window).slices] = True
+                have[sweep.answer(window).slices] = True
+            assert have[sweep.read(tile).slices].all()
+        for window in sweep.windows:
             last = max(tile for tile in tiles if window in sweep.needs[tile])
             assert sweep.needed_after(window, last) is None
             before = sweep.needed_after(window, (-1, -1))
@@ -82,11 +87,34 @@ def test_a_sweep_knows_all_that_its_tiles_need_when_they_need_it(grid, random, m
             assert before.cut(sweep.answer(window)) == before
 
 
-@given(grids, st.integers(1, 500))
-def test_blocks_hold_every_tile_once_in_raster_order(grid, side):
-    blocks = list(grid.blocks(side))
+@settings(deadline=None, max_examples=25)
+@given(st.integers(3000, 40_000), st.integers(300, 40_000), st.integers(2000, 30_000))
+def test_the_windows_of_a_large_image_have_one_shape_and_a_tile_is_done_with_its_own(height, width, block):
+    grid = Grid((height, width), cell=1200, halo=176, margin=230, block=block)
+    rows, cols = grid.window_shape
+    assert rows <= 1200 + 2 * 176
+    assert min(WIDE, width) <= cols <= max(1200 + 2 * 176, WIDE)
+    for tiles in grid.blocks():
+        sweep = Sweep(grid, {tile: grid.owned(tile) for tile in tiles})
+        for window in sweep.windows:
+            seen = sweep.seen(window)
+            assert (up(seen.y1) - seen.y0, up(seen.x1) - seen.x0) == (rows, cols)
+        assert sum(sweep.needs[tile][-1] <= tile for tile in tiles) >= len(tiles) / 2
+        assert all(max(grid.owned(tile).shape) <= 1200 + 176 + 240 for tile in tiles)
+
+
+@given(grids)
+def test_blocks_hold_every_tile_once_in_raster_order(grid):
+    blocks = list(grid.blocks())
     assert sorted(tile for block in blocks for tile in block) == list(grid.cells())
-    assert all(list(block) == sorted(block) for block in blocks)
+    assert all(block and list(block) == sorted(block) for block in blocks)
+
+
+def test_tiles_of_two_blocks_are_no_sweep():
+    grid = Grid((900, 300), cell=100, halo=16, margin=8, block=400)
+    first, second = (block[0] for block in list(grid.blocks())[:2])
+    with pytest.raises(NucSegError, match="another block"):
+        Sweep(grid, {first: grid.owned(first), second: grid.owned(second)})
 
 
 def test_boxes():

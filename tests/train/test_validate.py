@@ -88,9 +88,9 @@ def test_an_image_of_any_size_is_computed_in_windows(dataset, monkeypatch):
     sizes = []
     predict = task.predict
     monkeypatch.setattr(task, "predict", lambda image: sizes.append(image.shape) or predict(image))
-    monkeypatch.setattr("train.validate.Grid", lambda shape, *_: Grid(shape, cell=32, halo=16))
+    monkeypatch.setattr("train.validate.Grid", lambda shape, margin: Grid(shape, cell=32, halo=16, margin=margin))
     windows = Predicted.of(item, task, card).fields
-    assert len(sizes) > 3
+    assert len(sizes) > 1
     assert max(s[2] for s in sizes) <= 64  # and as wide as the image
     for name in ("foreground", "centre", "type"):
         a, b = (getattr(f, name).astype(int) for f in (whole, windows))

@@ -14,8 +14,9 @@ is held than strips.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +33,16 @@ WIDE = 1024
 """Columns that every window has if the image has them: in narrower ones OpenVINO rounds bfloat16 otherwise, and the
 maps of a pixel shall not depend on the window."""
 
-CELL = 2560
-"""Side of a tile: large, since the halo costs less then; bounded by the memory of what the network computes."""
+CELL = 2720
+"""What a window answers for, without halo: large, since the halo costs less then; bounded by the memory that the
+network takes (some 750 MB)."""
+
+MARGIN = 240
+"""Maps that the decoder needs around a tile, if nothing else is said."""
+
+BLOCK = 12_000
+"""About the side of a block in pixels: its seams are computed twice, so it should be large; what it holds in memory
+grows with it."""
 
 
 @dataclass(frozen=True)
@@ -85,46 +94,95 @@ Index = tuple[int, int]
 
 
 @dataclass(frozen=True)
+class _Line:
+    """The windows of a block along one axis.
+
+    Window i begins at ``starts[i]``, and answers for ``answers[i]`` to ``answers[i + 1]``; its tile is ``tiles[i]`` to
+    ``tiles[i + 1]``, and may be empty.
+    """
+
+    starts: tuple[int, ...]
+    answers: tuple[int, ...]
+    tiles: tuple[int, ...]
+
+
+def _lines(length: int, cell: int, halo: int, margin: int, block: int) -> tuple[int, list[_Line]]:
+    """Cut an axis into blocks and these into windows of one length; return the length and the blocks."""
+    if length <= cell + 2 * halo:
+        return length, [_Line((0,), (0, length), (0, length))]
+    count = -(-length // block)
+    edges = [up(k * length // count) for k in range(count)] + [length]
+    spans = [(a, b) for a, b in itertools.pairwise(edges) if a < b]
+    # what the windows of a block see, and what of that is not the halo of the first and the last
+    seen = [(max(0, a - margin - halo), min(length, b + margin + halo)) for a, b in spans]
+    inner = [max(1, b - a - 2 * halo) for a, b in seen]
+    step = max(up(-(-n // -(-n // cell))) for n in inner)
+    size, limit = step + 2 * halo, max(0, up(length) - step - 2 * halo)
+    lines = []
+    for (low, high), (first, _), n in zip(spans, seen, inner, strict=True):
+        between = [first + halo + k * step for k in range(1, -(-n // step))]
+        lines.append(
+            _Line(
+                tuple(min(first + k * step, limit) for k in range(len(between) + 1)),
+                (max(0, low - margin), *between, min(length, high + margin)),
+                (low, *(min(max(edge - margin, low), high) for edge in between), high),
+            )
+        )
+    return size, lines
+
+
+@dataclass(frozen=True)
 class Grid:
-    """The tiles of an image.
+    """The tiles of an image, and the windows in which the network sees it.
+
+    All windows of an image that is larger than one have the same shape: what the network needs can be laid out for it.
 
     Parameters
     ----------
     shape : (int, int)
         Height and width of the image in pixels of the model's resolution.
     cell : int
-        Largest side of a tile. The tiles of an axis are made equally long.
+        Largest side of what a window answers for.
     halo : int
         Context in pixels that the network sees around what it answers for: its receptive field, up to its stride.
+    margin : int
+        Maps that the decoder needs around a tile.
+    block : int
+        About the side of a block.
     """
 
     shape: tuple[int, int]
     cell: int = CELL
     halo: int = HALO
+    margin: int = MARGIN
+    block: int = BLOCK
 
     def __post_init__(self) -> None:
-        if min(self.shape) < 1 or self.cell < 1 or self.halo < 0 or self.halo % STRIDE:
+        if min(self.shape) < 1 or self.cell < 1 or self.halo < 0 or self.halo % STRIDE or self.block < 1:
             raise NucSegError(
                 f"A grid of cell {self.cell}, halo {self.halo} (a multiple of {STRIDE}) does not fit an image of "
                 f"{self.shape}."
             )
 
-    def _size(self, axis: int) -> int:
-        """Return the length of the tiles along an axis; an image that fits with its halo is not divided."""
-        length = self.shape[axis]
-        count = 1 if length <= self.cell + 2 * self.halo else -(-length // self.cell)
-        return up(-(-length // count))
+    @cached_property
+    def _axes(self) -> tuple[tuple[int, list[_Line]], ...]:
+        cut = (self.cell, self.halo, up(self.margin), self.block)
+        return tuple(_lines(length, *cut) for length in self.shape)
+
+    @cached_property
+    def _tiles(self) -> tuple[list[tuple[int, int]], ...]:
+        """Return start and end of the tiles along the rows and the columns."""
+        return tuple([e for line in lines for e in itertools.pairwise(line.tiles)] for _, lines in self._axes)
 
     @property
-    def counts(self) -> tuple[int, int]:
-        """Tiles along the rows and the columns."""
-        return -(-self.shape[0] // self._size(0)), -(-self.shape[1] // self._size(1))
+    def window_shape(self) -> tuple[int, int]:
+        """Rows and columns of the windows, up to the stride."""
+        return up(self._axes[0][0]), up(self._axes[1][0])
 
     def owned(self, index: Index) -> Box:
         """Return the pixels that a tile owns."""
-        h, w = self._size(0), self._size(1)
-        y, x = index[0] * h, index[1] * w
-        return Box(y, min(y + h, self.shape[0]), x, min(x + w, self.shape[1]))
+        (y0, y1), (x0, x1) = self._tiles[0][index[0]], self._tiles[1][index[1]]
+        return Box(y0, y1, x0, x1)
 
     def window(self, box: Box) -> Box:
         """Return what the network must see to answer for a box that begins on its stride."""
@@ -132,17 +190,47 @@ class Grid:
 
     def cells(self, box: Box | None = None) -> Iterator[Index]:
         """Yield the tiles that touch a box (all of them by default), in raster order."""
-        h, w = self._size(0), self._size(1)
         area = box or Box(0, self.shape[0], 0, self.shape[1])
-        for row in range(area.y0 // h, -(-area.y1 // h)):
-            for col in range(area.x0 // w, -(-area.x1 // w)):
-                yield row, col
+        rows, cols = (
+            [k for k, (a, b) in enumerate(tiles) if max(a, low) < min(b, high)]
+            for tiles, low, high in (
+                (self._tiles[0], area.y0, area.y1),
+                (self._tiles[1], area.x0, area.x1),
+            )
+        )
+        yield from itertools.product(rows, cols)
 
-    def blocks(self, side: int) -> Iterator[tuple[Index, ...]]:
-        """Yield the tiles in blocks of about `side` pixels, each in raster order."""
-        spans = [_spans(self.counts[axis], max(1, side // self._size(axis))) for axis in (0, 1)]
-        for rows, cols in itertools.product(*spans):
-            yield tuple(itertools.product(rows, cols))
+    def blocks(self) -> Iterator[tuple[Index, ...]]:
+        """Yield the tiles block by block, each in raster order."""
+        whole = set(self.cells())
+        for rows, cols in itertools.product(*(_numbers(lines) for _, lines in self._axes)):
+            yield tuple(tile for tile in itertools.product(rows, cols) if tile in whole)
+
+    def windows(self, tile: Index) -> dict[Index, tuple[Box, Box]]:
+        """Return what each window of a tile's block sees and answers for, in raster order."""
+        rows, cols = (_windows_at(lines, size, k) for (size, lines), k in zip(self._axes, tile, strict=True))
+        whole = Box(0, self.shape[0], 0, self.shape[1])
+        out = {}
+        for (row, ys, ay), (col, xs, ax) in itertools.product(rows, cols):
+            seen = Box(ys[0], ys[1], xs[0], xs[1]).cut(whole)
+            if seen is not None:
+                out[row, col] = seen, Box(ay[0], ay[1], ax[0], ax[1])
+        return out
+
+
+_Ends = tuple[int, int]
+
+
+def _numbers(lines: Sequence[_Line]) -> list[range]:
+    ends = list(itertools.accumulate((len(line.starts) for line in lines), initial=0))
+    return [range(a, b) for a, b in itertools.pairwise(ends)]
+
+
+def _windows_at(lines: Sequence[_Line], size: int, tile: int) -> list[tuple[int, _Ends, _Ends]]:
+    """Return number, extent and answer of the windows in the block of a tile, along one axis."""
+    numbers, line = next((n, line) for n, line in zip(_numbers(lines), lines, strict=True) if tile in n)
+    answers = itertools.pairwise(line.answers)
+    return [(k, (y, y + size), a) for k, y, a in zip(numbers, line.starts, answers, strict=True)]
 
 
 def window_around(box: Box, halo: int, shape: tuple[int, int]) -> Box:
@@ -161,55 +249,60 @@ def up(length: int) -> int:
     return -(-length // STRIDE) * STRIDE
 
 
-def _spans(count: int, most: int) -> list[range]:
-    """Cut range(count) into parts of nearly equal length, at most `most`."""
-    parts = -(-count // most)
-    edges = [round(k * count / parts) for k in range(parts + 1)]
-    return [range(a, b) for a, b in itertools.pairwise(edges)]
-
-
 class Sweep:
     """How some tiles of a block are done in raster order: see the module.
 
     Parameters
     ----------
     grid : Grid
-    tiles : sequence of Index
-        In raster order.
-    margin : int
-        Maps that a tile needs around it.
+    tiles : dict
+        Of each tile of the block to do the part that is asked for, in raster order.
 
     Attributes
     ----------
     windows : tuple of Index
-        The windows to compute, named by the tile of the block they are for, in raster order. Where tiles are missing
-        there are some without one; one at the edge of the image may have nothing to add.
+        The windows to compute, in raster order; each is named by the tile that can be done with it and those before it.
     needs : dict
-        For each tile the windows whose answers it takes; none comes after its own.
+        For each tile the windows whose answers it takes, in raster order.
+
+    Raises
+    ------
+    NucSegError
+        The tiles are not of one block.
     """
 
-    def __init__(self, grid: Grid, tiles: Sequence[Index], margin: int) -> None:
-        self._reads = {tile: grid.owned(tile).grown(margin, grid.shape) for tile in tiles}
-        rows, cols = [r for r, _ in tiles], [c for _, c in tiles]
-        first = (min(rows), min(cols))
+    def __init__(self, grid: Grid, tiles: Mapping[Index, Box]) -> None:
+        self._reads = {tile: part.grown(grid.margin, grid.shape) for tile, part in tiles.items()}
+        self._seen: dict[Index, Box] = {}
         self._answers: dict[Index, Box] = {}
         self._users: dict[Index, list[tuple[Index, Box]]] = {}
-        for window in itertools.product(range(first[0], max(rows) + 1), range(first[1], max(cols) + 1)):
-            share = _share(grid, window, first, up(margin))
-            parts = {} if share is None else {t: read.cut(share) for t, read in self._reads.items()}
-            users = [(tile, part) for tile, part in parts.items() if part is not None]
-            if users:
-                self._users[window] = users
-                self._answers[window] = _aligned(_around([part for _, part in users]), grid.shape)
-        self.windows = tuple(self._users)
         self.needs: dict[Index, list[Index]] = {tile: [] for tile in tiles}
-        for window, users in self._users.items():
+        windows = grid.windows(next(iter(tiles)))
+        if missing := [tile for tile in tiles if tile not in windows]:
+            raise NucSegError(f"Tile {missing[0]} lies in another block than {next(iter(tiles))}.")
+        for window, (seen, share) in windows.items():
+            parts = ((tile, read.cut(share)) for tile, read in self._reads.items())
+            users = [(tile, part) for tile, part in parts if part is not None]
+            if not users:
+                continue
+            least = _aligned(_around([part for _, part in users]), grid.shape)
+            small = _pixels(least) < _pixels(share) / 2
+            self._answers[window] = least if small else share
+            self._seen[window] = (
+                grid.window(least) if small else grid.window(share) if _narrow(seen, grid) else seen
+            )
+            self._users[window] = users
             for tile, _ in users:
                 self.needs[tile].append(window)
+        self.windows = tuple(self._users)
 
     def answer(self, window: Index) -> Box:
-        """Return the box that a window answers for; it begins and ends on the network's stride."""
+        """Return the box that a window answers for; it begins on the network's stride."""
         return self._answers[window]
+
+    def seen(self, window: Index) -> Box:
+        """Return the box that the network sees in a window."""
+        return self._seen[window]
 
     def read(self, tile: Index) -> Box:
         """Return the box whose maps a tile needs."""
@@ -221,12 +314,12 @@ class Sweep:
         return _around(parts) if parts else None
 
 
-def _share(grid: Grid, window: Index, first: Index, margin: int) -> Box | None:
-    """Return what a window adds to those above and to the left of it: the shares are disjoint."""
-    owned, (height, width) = grid.owned(window), grid.shape
-    y0 = max(0, owned.y0 - margin) if window[0] == first[0] else owned.y0 + margin
-    x0 = max(0, owned.x0 - margin) if window[1] == first[1] else owned.x0 + margin
-    return Box(y0, owned.y1 + margin, x0, owned.x1 + margin).cut(Box(0, height, 0, width))
+def _narrow(seen: Box, grid: Grid) -> bool:
+    return seen.x1 - seen.x0 < min(WIDE, grid.shape[1])
+
+
+def _pixels(box: Box) -> int:
+    return box.shape[0] * box.shape[1]
 
 
 def _around(boxes: Sequence[Box]) -> Box:

@@ -103,8 +103,8 @@ class Card:
     def halo(self) -> int:
         """Pixels that the network must see around what it answers for, a multiple of its stride.
 
-        The radius of its receptive field, walked back from an output on the stride: each 3x3 convolution adds one pixel of
-        its level, the way to a coarser level goes to the edge of the pixel there, and the stem adds two.
+        The radius of its receptive field, walked back from an output on the stride: each 3x3 convolution adds a pixel
+        of its level, the way to a coarser level goes to the edge of the pixel there, and the stem adds two.
         """
         blocks, decoder = self.network.get("blocks"), self.network.get("decoder_blocks")
         if blocks is None or decoder is None:

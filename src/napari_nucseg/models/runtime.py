@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import os
 import queue
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,8 +70,15 @@ class FieldRuntime(Runtime, Protocol):
     lanes: int
     """How many threads may call at a time for the best speed: one waits for its pixels while another computes."""
 
+    def expect(self, shape: tuple[int, int] | None) -> None:
+        """Prepare for many windows of a shape (None: of any), to save memory and time; others are welcome too."""
+
     def fields(self, rgb: NDArray[np.uint8], part: Box) -> Fields:
         """Return the fields of a part of an ``(H, W, 3)`` image whose sides are multiples of 16."""
+
+
+_Requests = queue.Queue[Any]
+"""Inference requests of one compiled network that are free."""
 
 
 @dataclass(frozen=True)
@@ -223,6 +231,9 @@ class TorchRuntime:
         with self._torch.inference_mode():
             return _maps(self._answer(rgb), self._layout)
 
+    def expect(self, shape: tuple[int, int] | None) -> None:
+        """See `FieldRuntime.expect`: eager torch has nothing to prepare."""
+
     def fields(self, rgb: NDArray[np.uint8], part: Box) -> Fields:
         """See `FieldRuntime.fields`."""
         answer = self._answer(rgb)[0].contiguous()
@@ -260,25 +271,43 @@ class OpenVINORuntime:
 
     def __init__(self, model: Model, precision: str = "f32") -> None:
         import openvino
+
+        self._path, self._layout, self._precision = _converted(model), model.card.layout, precision
+        self._lock = threading.Lock()
+        self._any = self._compile(None)
+        self._expected: tuple[tuple[int, int], _Requests] | None = None
+        self.name = f"OpenVINO {openvino.__version__.split('-')[0]} (CPU, {precision})"
+
+    def expect(self, shape: tuple[int, int] | None) -> None:
+        """See `FieldRuntime.expect`: OpenVINO shares the memory of its layers only where it knows their sizes."""
+        with self._lock:
+            if shape is None:
+                self._expected = None
+            elif self._expected is None or self._expected[0] != shape:
+                self._expected = None  # before the new one takes memory
+                self._expected = shape, self._compile(shape)
+
+    def _compile(self, shape: tuple[int, int] | None) -> _Requests:
+        """Compile the network for windows of one shape, or of any."""
+        import openvino
         from openvino.preprocess import PrePostProcessor
 
         core = openvino_core()
-        config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
-        if threads := os.environ.get("NUCSEG_THREADS"):
-            config["INFERENCE_NUM_THREADS"] = threads
-        network = core.read_model(_converted(model))
-        if precision == "bf16":  # half the bytes to write and to read again, at no loss
+        network = core.read_model(self._path)
+        if shape is not None:
+            network.reshape([1, *shape, 3])
+        if self._precision == "bf16":  # half the bytes to write and to read again, at no loss
             adapter = PrePostProcessor(network)
             adapter.output().tensor().set_element_type(openvino.Type.bf16)
             network = adapter.build()
+        config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self._precision}
+        if threads := os.environ.get("NUCSEG_THREADS"):
+            config["INFERENCE_NUM_THREADS"] = threads
         compiled = core.compile_model(network, "CPU", config)
-        self._layout = model.card.layout
-        # an answer is read while the next one is computed; a cancelled run may still be in its last window when the
-        # next one starts: then that waits
-        self._requests: queue.Queue[Any] = queue.Queue()
+        requests: _Requests = queue.Queue()
         for _ in range(self.lanes):
-            self._requests.put(compiled.create_infer_request())
-        self.name = f"OpenVINO {openvino.__version__.split('-')[0]} (CPU, {precision})"
+            requests.put(compiled.create_infer_request())
+        return requests
 
     def __call__(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Runtime.__call__`."""
@@ -297,13 +326,18 @@ class OpenVINORuntime:
     @contextmanager
     def _answer(self, rgb: NDArray[np.uint8]) -> Iterator[NDArray[Any]]:
         """Lend the raw answer: float32, or bfloat16 as uint16."""
-        request = self._requests.get()
+        with self._lock:
+            expected = self._expected
+        requests = expected[1] if expected is not None and expected[0] == rgb.shape[:2] else self._any
+        # an answer is read while the next one is computed; a run that starts while a cancelled one is still in its
+        # last window waits for it
+        request = requests.get()
         try:
             request.infer({0: np.ascontiguousarray(rgb)[None]}, share_inputs=True, share_outputs=True)
             answer = request.get_output_tensor(0).data[0]
             yield answer.view(np.uint16) if answer.itemsize == 2 else answer
         finally:
-            self._requests.put(request)
+            requests.put(request)
 
 
 def _converted(model: Model) -> Path:
