@@ -61,8 +61,7 @@ def write_pyramid(path: Path, shape: tuple[int, int], rows: Rows, mpp: float) ->
             for number, here in enumerate(shapes):
                 below = None
                 if number + 1 < len(shapes):
-                    file = Path(scratch) / f"{number + 1}.raw"
-                    below = np.memmap(file, np.uint8, "w+", shape=(*shapes[number + 1], 3))
+                    below = _Scratch(Path(scratch) / f"{number + 1}.raw", shapes[number + 1])
                 per_cm = 1e4 / (mpp * 2**number)
                 tif.write(
                     _tiles(rows, here, below),
@@ -80,33 +79,43 @@ def write_pyramid(path: Path, shape: tuple[int, int], rows: Rows, mpp: float) ->
                     metadata=metadata if not number else None,
                 )
                 if below is not None:
-                    rows = _reader(below)
+                    rows = below.rows
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
 
 
-def _reader(pixels: NDArray[np.uint8]) -> Rows:
-    return lambda y0, y1: np.asarray(pixels[y0:y1])
+class _Scratch:
+    """An image in a file, written from top to bottom, then read; not mapped, so that memory does not hold it."""
+
+    def __init__(self, path: Path, shape: tuple[int, int]) -> None:
+        self._path, self.shape = path, shape
+
+    def append(self, band: NDArray[np.uint8]) -> None:
+        with self._path.open("ab") as file:
+            np.ascontiguousarray(band).tofile(file)
+
+    def rows(self, y0: int, y1: int) -> NDArray[np.uint8]:
+        row = 3 * self.shape[1]
+        band = np.fromfile(self._path, np.uint8, (y1 - y0) * row, offset=y0 * row)
+        return band.reshape(y1 - y0, self.shape[1], 3)
 
 
-def _tiles(
-    rows: Rows, shape: tuple[int, int], below: NDArray[np.uint8] | None
-) -> Iterator[NDArray[np.uint8]]:
+def _tiles(rows: Rows, shape: tuple[int, int], below: _Scratch | None) -> Iterator[NDArray[np.uint8]]:
     """Yield the tiles of a level in the order of the file; those at the far edges repeat their last pixels."""
     height, width = shape
     for y in range(0, height, TILE):
         band = rows(y, min(y + TILE, height))
         if below is not None:
-            _halve(band, below[y // 2 : (y + TILE) // 2])
+            below.append(_halved(band, below.shape[1]))
         pad = ((0, TILE - len(band)), (0, -width % TILE), (0, 0))
         band = np.pad(band, pad, mode="edge") if pad[0][1] or pad[1][1] else band
         for x in range(0, band.shape[1], TILE):
             yield np.ascontiguousarray(band[:, x : x + TILE])
 
 
-def _halve(band: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-    """Write the means of 2 x 2 pixels, rounded half up."""
-    tall, wide = 2 * out.shape[0], 2 * out.shape[1]
+def _halved(band: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    """Return the means of 2 x 2 pixels, rounded half up; an odd last row or column is left out."""
+    tall, wide = len(band) // 2 * 2, 2 * width
     pairs = band[:tall:2, :wide].astype(np.uint16) + band[1:tall:2, :wide]
-    out[...] = (pairs[:, ::2] + pairs[:, 1::2] + 2) >> 2
+    return ((pairs[:, ::2] + pairs[:, 1::2] + 2) >> 2).astype(np.uint8)
