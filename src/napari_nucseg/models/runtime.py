@@ -245,7 +245,7 @@ class TorchRuntime:
             answer = page
         return unpack(answer.numpy(), self._layout, part)
 
-    def _answer(self, rgb: NDArray[np.uint8]) -> torch.Tensor:
+    def _answer(self, rgb: NDArray[np.uint8]) -> Any:
         torch = self._torch
         image = torch.from_numpy(np.ascontiguousarray(rgb))[None]
         if self._device.type == "cuda":
@@ -254,8 +254,7 @@ class TorchRuntime:
             torch.inference_mode(),
             torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None),
         ):
-            answer: torch.Tensor = self._net(image).float()
-            return answer
+            return self._net(image).float()
 
 
 class OpenVINORuntime:
