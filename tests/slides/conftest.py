@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import tifffile
 
+from napari_nucseg.core.decode import DecodeConfig
 from napari_nucseg.core.synthetic import synthetic_he
+from napari_nucseg.inference import make_plan
 from napari_nucseg.io.slide import read_image
 from napari_nucseg.models.registry import Model
 from napari_nucseg.slides.engine import Request
@@ -19,7 +21,9 @@ from tests.fakes import FakeRuntime, fake_card
 TILE = 128
 NEAR = {"layout": {"angles": [0, 90], "n_classes": 5}, "blocks": [], "decoder_blocks": []}
 """A network that sees 16 pixels around, which is what the fake one needs."""
-CARD = fake_card(network=NEAR)
+CARD = fake_card(network=NEAR, decode=DecodeConfig(max_cost=120, max_hole=10, ridge=10))
+SHAPE = (512, 640)
+TILES = len(make_plan(np.zeros((*SHAPE, 3), np.uint8), FakeRuntime(), CARD, mpp=0.25, tile=TILE).tiles)
 FORMATS = ("tif", "csv", "geojson", "zarr", "parquet")
 
 
@@ -34,7 +38,7 @@ def write_slide(path, image, tile=128):
 
 @pytest.fixture(scope="session")
 def pixels():
-    """512 x 640 pixels, 20 tiles, some 150 nuclei; a strip of glass at the right."""
+    """512 x 640 pixels, some 20 tiles and 150 nuclei; a strip of glass at the right."""
     image = np.tile(synthetic_he().image, (1, 2, 1))[:512, :640].copy()
     image[:, 600:] = 245
     return image

@@ -22,7 +22,7 @@ from napari_nucseg.slides.engine import segment_slide
 from napari_nucseg.slides.manifest import Manifest, Row
 from napari_nucseg.slides.prepare import Options
 from tests.slides import slow_run
-from tests.slides.conftest import CARD, FORMATS, TILE, contents, finish
+from tests.slides.conftest import CARD, FORMATS, TILE, TILES, contents, finish
 
 pytest.importorskip("distributed")
 
@@ -95,7 +95,7 @@ def test_a_cohort_that_was_stopped_goes_on(client, cohort, straight, tmp_path):
 
 def test_progress_adds_up(client, cohort):
     seen = [s for s in segment_cohort(cohort, client) if isinstance(s, CohortProgress)]
-    assert seen[-1].done == seen[-1].total == 40
+    assert seen[-1].done == seen[-1].total == 2 * TILES
     assert seen[-1].slides == 3
     assert [s.done for s in seen] == sorted(s.done for s in seen)
 

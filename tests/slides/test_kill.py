@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slides.conftest import FORMATS, TILE, contents
+from tests.slides.conftest import FORMATS, TILE, TILES, contents
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,7 +63,7 @@ def test_killed_five_times_and_gone_on_with(slide, straight, tmp_path):
         assert [p.name for p in out.iterdir()] == ["slide.nucseg-partial"]
     code, said, complained = end(start(slide, out))
     assert code == 0
-    assert f"goes on where an earlier run stopped, at {before} of 20 tiles" in complained
+    assert f"goes on where an earlier run stopped, at {before} of {TILES} tiles" in complained
     assert "slide.tif: " in said
     assert contents(out) == straight
     assert not any(p.name.startswith(".") or p.name.endswith("partial") for p in out.iterdir())

@@ -129,13 +129,14 @@ class Summary:
     def complaints(self) -> list[str]:
         """Return a sentence for each kind of thing that is missing from the result."""
         found = []
-        for what, places in (
-            ("tiles failed and are blank", self.failed),
-            ("places cannot be read", self.damaged),
+        for one, many, places in (
+            ("1 tile failed and is blank", "tiles failed and are blank", self.failed),
+            ("1 place cannot be read", "places cannot be read", self.damaged),
         ):
             if places:
+                what = one if len(places) == 1 else f"{len(places):,} {many}"
                 more = f" (and {len(places) - 1:,} more, see the summary)" if len(places) > 1 else ""
-                found.append(f"{len(places):,} {what}: {places[0]}{more}")
+                found.append(f"{what}: {places[0]}{more}")
         return found
 
 
