@@ -51,10 +51,10 @@ def test_killed_five_times_and_gone_on_with(slide, straight, tmp_path):
     out, before = tmp_path / "out", 0
     for _ in range(5):
         process = start(slide, out, sleep=0.2)
-        goal = before + dice.randint(1, 3)
+        goal = before + dice.randint(1, max(1, (TILES - before) // 6))
         while process.poll() is None and tiles_in(out) < goal:
             time.sleep(0.01)
-        time.sleep(dice.random() * 0.3)
+        time.sleep(dice.random() * 0.2)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         tiles = tiles_in(out)
