@@ -35,6 +35,7 @@ class World:
         self.base = None
         self.geojson = None
         self.salvage = True
+        self.result = None
 
     def load(self, model, device):
         assert threading.current_thread() is not threading.main_thread()
@@ -56,6 +57,8 @@ class World:
             ask_resume=self.ask,
             ask_existing=self.ask,
             ask_update=self.ask,
+            ask_slide=self.ask,
+            ask_result=lambda _parent: self.result,
             ask_files=self.ask,
             ask_folder=lambda _parent, _title: self.folder,
             ask_geojson=lambda _parent: self.geojson,
@@ -131,7 +134,7 @@ class Panel:
         self.qtbot.waitUntil(lambda: not self.running, timeout=30_000)
 
     def until(self, condition):
-        self.qtbot.waitUntil(condition, timeout=20_000)
+        self.qtbot.waitUntil(condition, timeout=60_000)
 
     def idle(self):
         """Wait for the threads of cancelled runs too."""

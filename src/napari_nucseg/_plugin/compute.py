@@ -127,6 +127,7 @@ class Ticker:
     def start(self, doing: str, unit: str) -> None:
         """Begin to count anew."""
         self.doing, self.unit, self.done, self.total = doing, unit, 0, 0
+        self.note = ""
 
     def stop(self) -> None:
         """Ask the run to leave before the next window."""

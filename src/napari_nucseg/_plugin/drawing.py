@@ -114,6 +114,9 @@ def quick_contours(labels: Labels) -> None:
     labels._calculate_contour = contours
 
 
-def redraw(labels: Any) -> None:
-    """Draw a whole layer anew."""
-    labels.refresh(extent=False)
+def redraw(layer: Any) -> None:
+    """Draw a whole layer anew; of a multiscale one napari has the coarsest level in memory, which is read again."""
+    forget = getattr(layer, "_reset_thumbnail_level_data", None)
+    if layer.multiscale and forget is not None:
+        forget()
+    layer.refresh(extent=False)

@@ -76,6 +76,23 @@ def image_id(layer: Image) -> str:
     return mark
 
 
+def placed(layer: Any, offset: tuple[float, float], step: tuple[float, float]) -> dict[str, Any]:
+    """Return the transform of a 2-D layer with other pixels on a layer.
+
+    Parameters
+    ----------
+    layer : Layer
+    offset : (row, column)
+        Where the centre of its first pixel lies, in pixels of `layer`.
+    step : (rows, columns)
+        Size of its pixels.
+    """
+    scale, translate = np.asarray(layer.scale[-2:], float), np.asarray(layer.translate[-2:], float)
+    linear = Affine(scale=scale, rotate=layer.rotate[-2:, -2:], shear=layer.shear[-1:], ndim=2)
+    moved = translate + np.asarray(linear(np.asarray(offset, float)))
+    return {**placement(layer), "scale": tuple(scale * step), "translate": tuple(moved)}
+
+
 def placement(layer: Any, place: Box | None = None) -> dict[str, Any]:
     """Return the transform of a layer's rows and columns, as keyword arguments of a 2-D layer.
 

@@ -86,12 +86,13 @@ class Legend(QWidget):
         check.toggled.connect(lambda _: self.changed.emit())
         return check
 
-    def set_counts(self, counts: Mapping[str, int]) -> None:
-        """Show how many nuclei of every class there are."""
+    def set_counts(self, counts: Mapping[str, int], in_view: Mapping[str, int] | None = None) -> None:
+        """Show how many nuclei of every class there are, and how many of them are in view."""
         total = sum(counts.values())
         for name, label in self._counts.items():
             n = counts.get(name, 0)
-            label.setText(f"{n:,}" + (f"  ({100 * n / total:.0f}%)" if total else ""))
+            here = f"   {in_view.get(name, 0):,} in view" if in_view else ""
+            label.setText(f"{n:,}" + (f"  ({100 * n / total:.0f}%)" if total else "") + here)
 
     def count_text(self, name: str) -> str:
         """Return what stands beside a class."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_nucseg._plugin.drawing import redraw
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.level import SlideLevel
 
@@ -165,7 +166,7 @@ def _refresh_until_complete(overview: Overview) -> None:
             if getattr(layer, "multiscale", False) and any(
                 isinstance(level, OverviewLevel) and level._overview is overview for level in layer.data
             ):
-                layer.refresh(extent=False)
+                redraw(layer)
         if complete:
             timer.stop()
             timer.deleteLater()

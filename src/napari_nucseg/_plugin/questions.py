@@ -71,6 +71,35 @@ def ask_update(parent: Any, name: str, count: int, reviewed: int) -> Choice:
     return _answer(box, update, {update: Choice.UPDATE, keep: Choice.KEEP})
 
 
+def ask_slide(parent: Any, folder: Path, count: int, reviewed: int) -> Choice:
+    """Ask what to do with the results of a whole slide that are in a folder already.
+
+    Parameters
+    ----------
+    count : int
+        Nuclei in them.
+    reviewed : int
+        Regions of the slide that were reviewed.
+    """
+    text = f"'{folder}' holds results of this slide already, with {_nuclei(count)}."
+    box = QMessageBox(QMessageBox.Icon.Question, "NucSeg", text, QMessageBox.StandardButton.NoButton, parent)
+    regions = "1 region" if reviewed == 1 else f"{reviewed:,} regions"
+    kept = f"You have reviewed {regions} of it; these are kept as they are. " if reviewed else ""
+    box.setInformativeText(f"Show them, or segment the slide again? {kept}")
+    show = box.addButton("Show these results", QMessageBox.ButtonRole.AcceptRole)
+    words = f"Segment again, keep {regions}" if reviewed else "Segment again, replace them"
+    again = box.addButton(words, QMessageBox.ButtonRole.DestructiveRole)
+    return _answer(box, show, {show: Choice.RESUME, again: Choice.UPDATE if reviewed else Choice.REPLACE})
+
+
+def ask_result(parent: Any) -> Path | None:
+    """Ask for the results of a slide; None if the user cancels."""
+    path, _ = QFileDialog.getOpenFileName(
+        parent, "Results of a slide", "", "Results of a slide (*_summary.json)"
+    )
+    return Path(path) if path else None
+
+
 def ask_resume(parent: Any, folder: Path) -> Choice:
     """Ask whether to go on with a review that was saved, instead of beginning another one of the same image."""
     box = QMessageBox(

@@ -38,6 +38,8 @@ def get_reader(path: str | list[str]) -> Callable[[str], list[LayerData]] | None
     """
     if not isinstance(path, str | Path):
         return None
+    if is_result(path):
+        return read_result
     here = Path(path).suffix.lower() in SLIDES + TIFFS and Path(path).is_file()
     return read_slide if here else None
 
@@ -78,6 +80,31 @@ def read_slide(path: str) -> list[LayerData]:
     multiscale = multiscale and len(data) > 1
     data = data if multiscale or isinstance(data, np.ndarray) else data[0]
     return [(data, {"multiscale": multiscale, "rgb": True, **_description(slide)}, "image")]
+
+
+def is_result(path: str | Path) -> bool:
+    """Return whether a path is that of the results of a slide: their labels or their summary."""
+    path = Path(path)
+    if path.name.endswith("_summary.json"):
+        return path.with_name(path.name.removesuffix("_summary.json") + "_labels.zarr").is_dir()
+    return path.name.endswith("_labels.zarr") and path.is_dir()
+
+
+def read_result(path: str) -> list[LayerData]:
+    """Open the results of a slide: labels of all levels, and the centres in view once they are in a window.
+
+    Raises
+    ------
+    NucSegError
+        The labels can't be read.
+    """
+    from napari_nucseg._plugin.slide_results import attach_soon, labels_layer
+    from napari_nucseg.slides.result import SlideResult
+
+    result = SlideResult.open(path)
+    data, options = labels_layer(result)
+    attach_soon(result, data)
+    return [(data, options, "labels")]
 
 
 def _description(slide: SlideImage) -> dict[str, Any]:

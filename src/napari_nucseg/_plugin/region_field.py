@@ -51,6 +51,11 @@ class RegionField(QWidget):
         self._image = image
         self.refresh()
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is the whole image."""
+        return self.box.currentIndex() == WHOLE
+
     def area(self) -> Area:
         """Return the chosen part of the image.
 

@@ -58,7 +58,7 @@ class RunController:
     """
 
     def __init__(self, listener: RunListener, load: Loader) -> None:
-        self._listener, self._load = listener, load
+        self._listener, self.load = listener, load
         self._number = 0
         self._worker: Any = None
         self._inbox: deque[tuple[int, Callable[[Any], None], Any]] = deque()
@@ -78,7 +78,7 @@ class RunController:
         worker = create_worker(
             compute,
             request,
-            self._load,
+            self.load,
             self.ticker,
             _progress={"desc": title},
             _worker_class=_ClosingWorker,

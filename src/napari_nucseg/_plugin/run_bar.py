@@ -88,4 +88,5 @@ class RunBar(QWidget):
         done = min(ticker.done, ticker.total)
         self.bar.setRange(0, ticker.total)
         self.bar.setValue(done)
-        self.bar.setFormat(f"{done} of {ticker.total} {ticker.unit}, {seconds} s")
+        note = ticker.note or f"{seconds} s"
+        self.bar.setFormat(f"{done} of {ticker.total} {ticker.unit}, {note}")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_nucseg._plugin.results import ResultLayers
+    from napari_nucseg._plugin.review import Review
     from napari_nucseg._plugin.services import Services
 
 
@@ -91,8 +92,11 @@ class Snapshot:
 def snapshot(results: ResultLayers, image: Image) -> Snapshot | None:
     """Return the results as they are now; None where there is nothing to save."""
     review = results.review
-    if review is None:
-        return None
+    return None if review is None else shot_of(review, results, image)
+
+
+def shot_of(review: Review, results: ResultLayers, image: Image) -> Snapshot:
+    """Return a review as it is now; its layers may have left the viewer."""
     table = review.session.table()
     known = np.zeros(0) if results.nuclei is None else results.nuclei["id"].to_numpy()
     fresh = table[table["id"].isin(review.touched) | ~table["id"].isin(known)]

@@ -52,6 +52,10 @@ class Services:
         What to do with results that exist already.
     ask_update : (parent, name, count, reviewed) -> Choice
         What to do with results that a person has reviewed.
+    ask_slide : (parent, folder, count, reviewed) -> Choice
+        What to do with results of a whole slide that are in the folder already.
+    ask_result : (parent) -> Path or None
+        Which results of a slide to open.
     ask_files : (parent, paths) -> Choice
         What to do with files that exist already.
     ask_folder : (parent, title) -> Path or None
@@ -71,6 +75,8 @@ class Services:
     ask_resume: Callable[[Any, Path], Choice] = questions.ask_resume
     ask_existing: Callable[[Any, str, int, str | None], Choice] = questions.ask_existing
     ask_update: Callable[[Any, str, int, int], Choice] = questions.ask_update
+    ask_slide: Callable[[Any, Path, int, int], Choice] = questions.ask_slide
+    ask_result: Callable[[Any], Path | None] = questions.ask_result
     ask_files: Callable[[Any, list[Path]], Choice] = questions.ask_files
     ask_folder: Callable[[Any, str], Path | None] = questions.ask_folder
     ask_geojson: Callable[[Any], Path | None] = questions.ask_geojson

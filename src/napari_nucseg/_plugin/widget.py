@@ -27,6 +27,7 @@ from napari_nucseg._plugin.review_section import ReviewSection
 from napari_nucseg._plugin.run_bar import RunBar
 from napari_nucseg._plugin.saving import Saver
 from napari_nucseg._plugin.services import Services
+from napari_nucseg._plugin.slide_section import SlideSection
 from napari_nucseg.errors import NucSegError
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ class NucSegWidget(QWidget):
             napari_viewer, self.review.panel, self.flow, self._services,
             lambda: self._request(self._why_no_click), self.set_status, self.refresh, self.mpp.state,
         )  # fmt: skip
+        self.slides = SlideSection(
+            napari_viewer, self._services, self.flow, self.files.archive, self.set_status, self.refresh
+        )
         self._lay_out()
         self._connect()
         self._follow(napari_viewer.layers.selection.active)
@@ -91,12 +95,14 @@ class NucSegWidget(QWidget):
         column = QVBoxLayout(body)
         column.setSpacing(8)
         column.addLayout(form)
+        column.addWidget(self.slides.target)
         column.addWidget(self.advanced)
         column.addWidget(self.run_bar)
         column.addWidget(self.files.offer)
         column.addWidget(self.review.panel)
         self._results_box = self._make_results_box()
         column.addWidget(self._results_box)
+        column.addWidget(self.slides.box)
         column.addStretch()
         scroll = QScrollArea()
         scroll.setWidgetResizable(True)
@@ -133,6 +139,13 @@ class NucSegWidget(QWidget):
         self.run_bar.cancel_clicked.connect(self.cancel)
         self.legend.changed.connect(self._on_look)
         self.save_button.clicked.connect(self._on_save)
+        self.slides.target.tissue_clicked.connect(
+            lambda: self.slides.show_tissue(self._request(self._why_no_click))
+        )
+        self.slides.box.review_clicked.connect(
+            lambda: self.slides.start_review(self._request(self._why_no_click, self._review_area))
+        )
+        self.slides.box.resume_clicked.connect(lambda: self.slides.resume(self._request(self._why_no_click)))
         self._viewer.layers.selection.events.active.connect(self._on_active)
         self._viewer.layers.events.inserted.connect(self._on_inserted)
         self.destroyed.connect(self.flow.shut_down)  # not a method of this widget: it is gone by then
@@ -145,7 +158,11 @@ class NucSegWidget(QWidget):
     def run(self) -> None:
         """Segment what the fields say."""
         layer, request = self.image.layer, self._request(self._why_not, self.region.area)
-        if layer is not None and request is not None and self.files.may_begin():
+        if layer is None or request is None:
+            return
+        if self.slides.is_large and request.place is None:
+            self.slides.start(layer, request, self)
+        elif self.files.may_begin():
             self.flow.start(layer, request, self)
 
     def _request(self, why_not: Callable[[], str | None], area: Callable[[], Area] = Area) -> Request | None:
@@ -181,6 +198,13 @@ class NucSegWidget(QWidget):
             return Area()
         return replace(view_area(self._viewer, layer), title="region")
 
+    def _review_area(self) -> Area:
+        """Return which part of a slide is to be reviewed: the selected shapes where these are chosen, else the view."""
+        layer = self.image.layer
+        if layer is None or not self.region.is_whole:
+            return self.region.area()
+        return view_area(self._viewer, layer)
+
     def _place(self, layer: Image, area: Area, model: Model) -> Box | None:
         """Return the part of a large image that results are made for; None for all of an image of moderate size."""
         if not is_large(level0_shape(layer)) or area.extent is None:
@@ -201,6 +225,7 @@ class NucSegWidget(QWidget):
     def cancel(self) -> None:
         """Stop the run and keep what was found, or stop an import."""
         self.flow.cancel()
+        self.slides.cancel()
         self.files.importer.cancel()
 
     def _why_not(self) -> str | None:
@@ -210,7 +235,7 @@ class NucSegWidget(QWidget):
     @property
     def _busy(self) -> str | None:
         """Why neither a run nor an edit can begin, None where they can."""
-        return self.flow.busy or self.files.importer.why_busy or self.review.busy
+        return self.flow.busy or self.slides.busy or self.files.importer.why_busy or self.review.busy
 
     def _why_no_click(self) -> str | None:
         """Return why image and model can't be used, None where they can."""
@@ -269,9 +294,10 @@ class NucSegWidget(QWidget):
         if self._closed:
             return
         controller, importer = self.flow.controller, self.files.importer
-        ticker = importer.ticker if importer.busy else None
+        ticker = importer.ticker if importer.busy else self.slides.following
         self.run_bar.follow(controller.ticker if controller.running else ticker)
         self.run_bar.allow(self._why_not())
+        self.slides.follow(self.region.is_whole, self._busy)
         self.show_results(self.results)
 
     def _on_image(self) -> None:
@@ -279,6 +305,7 @@ class NucSegWidget(QWidget):
         self.region.set_image(self.image.layer)
         self.review.panel.set_image(self.image.layer)
         self.files.set_image(self.image.layer)
+        self.slides.set_image(self.image.layer)
         self.mpp.refresh()  # which the saved review may know
         self.refresh()
 
@@ -343,7 +370,7 @@ class NucSegWidget(QWidget):
         self.flow.shut_down()
         disconnect_all([self._viewer.layers.selection.events.active], self._on_active)
         disconnect_all([self._viewer.layers.events.inserted], self._on_inserted)
-        for field in (self.image, self.mpp, self.region, self.files, self.review):
+        for field in (self.image, self.mpp, self.region, self.files, self.review, self.slides):
             field.release()
 
     def event(self, event: QEvent) -> bool:

@@ -8,6 +8,9 @@ from typing import Any
 
 from napari.qt.threading import create_worker
 
+_running: set[Any] = set()
+"""Workers under way: one whose panel is closed meanwhile must not lose its Qt half before its thread ends."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -41,6 +44,8 @@ def start(work: Callable[[], Any], done: Callable[[Outcome], None]) -> Any:
     """
     worker = create_worker(_attempt, work, _start_thread=False, _worker_class=None)
     worker.returned.connect(done)
+    worker.finished.connect(lambda: _running.discard(worker))
+    _running.add(worker)
     worker.start()
     return worker
 

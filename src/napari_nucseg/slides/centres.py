@@ -76,6 +76,8 @@ class Centres:
             for name in ("score", "area_um2")
         )
         self.reviewed = _reviewed(table)[order]
+        self._by_id = np.argsort(self.ids)
+        self._sorted_ids = self.ids[self._by_id]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -110,6 +112,19 @@ class Centres:
         if len(rows) > most:
             rows = rows[:: -(-len(rows) // most)]
         return View(rows, counts)
+
+    def describe(self, id_: int) -> dict[str, object] | None:
+        """Return what is known of a nucleus, None of one that is not there."""
+        at = int(np.searchsorted(self._sorted_ids, id_))
+        if at == len(self) or self._sorted_ids[at] != id_:
+            return None
+        row = int(self._by_id[at])
+        kind = int(self.kinds[row])
+        told: dict[str, object] = {"class": self.classes[kind]} if kind >= 0 else {}
+        for name, value in (("score", self.score[row]), ("area_um2", self.area[row])):
+            if np.isfinite(value):
+                told[name] = round(float(value), 2 if name == "score" else 1)
+        return told
 
     def _count(self, kinds: NDArray[np.int16]) -> NDArray[np.int64]:
         found = np.bincount(kinds.astype(np.int64) + 1, minlength=len(self.classes) + 1)

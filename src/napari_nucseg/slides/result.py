@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from napari_nucseg.core.nuclei import CLASS_COLOURS
 from napari_nucseg.core.tiling import Box
 from napari_nucseg.errors import NucSegError
+from napari_nucseg.io.atomic import replacing
 from napari_nucseg.slides.centres import Centres
 from napari_nucseg.slides.patch import merged, stage_levels, stage_table
 from napari_nucseg.slides.table_file import TableFile, find_table
@@ -179,7 +180,9 @@ class SlideResult:
         labels[np.isin(labels, strangers)] = 0
         return Part(place, labels, rows, foreign, int(self.centres.ids.max(initial=0)) + 1)
 
-    def put_back(self, place: Box, labels: NDArray[np.uint32], nuclei: pd.DataFrame) -> Put:
+    def put_back(
+        self, place: Box, labels: NDArray[np.uint32], nuclei: pd.DataFrame, reviewed: Box | None = None
+    ) -> Put:
         """Put a part that was read and reviewed in its place: all levels of the labels, the tables, the counts.
 
         Parameters
@@ -191,6 +194,8 @@ class SlideResult:
         nuclei : DataFrame
             Rows of all nuclei in `labels`, positions in pixels of the slide. Columns that the table lacks (state,
             origin) are added to it.
+        reviewed : Box, optional
+            What counts as reviewed, if that is less than the place.
 
         Raises
         ------
@@ -215,7 +220,7 @@ class SlideResult:
             stage_levels(change, self.folder / f"{self.name}_{LABELS}", self.levels, place, new)
             for table in self.table.all():
                 stage_table(change, table, old, kept)
-            summary = self._summary_after(place, kept, old)
+            summary = self._summary_after(reviewed or place, kept, old)
             change.path(f"{self.name}_{SUMMARY}").write_text(
                 json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
             )
@@ -224,6 +229,15 @@ class SlideResult:
         for name in ("centres", "table", "classes"):
             self.__dict__.pop(name, None)
         return Put(len(kept), len(old), tuple(int(i) for i in lost))
+
+    def up_to_date(self, *endings: str) -> None:
+        """Say that results which had been older than a review were written anew; by default the GeoJSON."""
+        fresh = {f"{self.name}_{ending}" for ending in endings or ("nuclei.geojson", "geojson")}
+        old = [name for name in self.summary.get("outdated", []) if name not in fresh]
+        self.summary = {**self.summary, "outdated": old}
+        path = self.folder / f"{self.name}_{SUMMARY}"
+        with replacing(path) as draft:
+            draft.write_text(json.dumps(self.summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def _labels(self, place: Box) -> NDArray[np.uint32]:
         return np.ascontiguousarray(self.levels[0][place.slices], np.uint32)
