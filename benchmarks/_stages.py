@@ -15,6 +15,7 @@ from benchmarks.timing import Stages
 from napari_nucseg.core.decode import Fields, compress, decode, unpack
 from napari_nucseg.core.measure import measure
 from napari_nucseg.core.tiling import STRIDE, Box
+from napari_nucseg.models.runtime import FieldRuntime
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,16 +68,17 @@ def run_stages(plan: Plan, stages: Stages, work: Work | None = None) -> Fields:
     whole = Fields.empty(plan.grid.shape, len(plan.card.classes))
     for block in plan.blocks:
         sweep = plan.sweep(block)
+        if isinstance(plan.runtime, FieldRuntime):
+            plan.runtime.expect(plan.grid.window_shape)
         for window in sweep.windows:
             answer = sweep.answer(window)
-            whole.paste(_predict(plan, answer, stages, work), *answer.slices)
+            whole.paste(_predict(plan, sweep.seen(window), answer, stages, work), *answer.slices)
         for tile in block:
             _decode(plan, sweep, tile, whole, stages, work)
     return whole
 
 
-def _predict(plan: Plan, answer: Box, stages: Stages, work: Work) -> Fields:
-    seen = plan.grid.window(answer)
+def _predict(plan: Plan, seen: Box, answer: Box, stages: Stages, work: Work) -> Fields:
     with stages.clock("read"):
         rgb = plan.image.read(seen)
         rgb = np.pad(rgb, ((0, -rgb.shape[0] % STRIDE), (0, -rgb.shape[1] % STRIDE), (0, 0)), mode="reflect")
@@ -110,7 +112,7 @@ def answer_of(runtime: Any, rgb: NDArray[np.uint8], stages: Stages) -> Iterator[
 
 
 def _decode(plan: Plan, sweep: Sweep, tile: Index, whole: Fields, stages: Stages, work: Work) -> None:
-    box, owned = sweep.read(tile), plan.grid.owned(tile)
+    box, owned = sweep.read(tile), plan.part(tile)
     part = Fields.empty(box.shape, len(plan.card.classes))
     part.paste(whole.crop(*box.slices), *(slice(0, n) for n in box.shape))
     work.decoded += box.shape[0] * box.shape[1]

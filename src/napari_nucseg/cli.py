@@ -120,7 +120,7 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
         "--format",
         metavar="LIST",
         default="auto",
-        help="what to write, some of tif,csv,geojson,zarr,parquet (default: tif,csv,geojson, but of slides above 100 "
+        help="what to write, some of tif,csv,geojson,zarr,parquet (default: tif,csv,geojson, but of slides above 50 "
         "megapixels zarr,csv,parquet,geojson)",
     )
     existing = parser.add_mutually_exclusive_group()

@@ -23,7 +23,7 @@ Existing = Literal["refuse", "overwrite", "skip", "resume"]
 _OURS = (f"_{FORMATS['tif']}", f"_{FORMATS['zarr']}", f"_{TISSUE}")
 
 AUTO = "auto"
-_PICTURE = 100e6
+_PICTURE = 50e6
 """Pixels up to which an image is a picture, whose labels any program opens whole."""
 PICTURE_FORMATS, SLIDE_FORMATS = ("tif", "csv", "geojson"), ("zarr", "csv", "parquet", "geojson")
 
