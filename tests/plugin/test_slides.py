@@ -105,7 +105,8 @@ def test_a_slide_is_segmented_to_its_folder_and_shown(slide, world):
         found.labels.data_to_world((5, 7)), slide.layer("case 7").data_to_world((5, 7))
     )
     assert found.counts() == found.counts_in_view()
-    assert "in view" in slide.widget.slides.box.legend.count_text(next(iter(found.counts())))
+    name, count = next(iter(found.counts().items()))
+    assert slide.widget.slides.box.legend.count_text(name) == f"{count:,} / {count:,}"
     # what is drawn is what is on the disk
     level = found.labels.data_level
     expected = np.asarray(result.levels[level][:]) > 0

@@ -91,8 +91,11 @@ class Legend(QWidget):
         total = sum(counts.values())
         for name, label in self._counts.items():
             n = counts.get(name, 0)
-            here = f"   {in_view.get(name, 0):,} in view" if in_view else ""
-            label.setText(f"{n:,}" + (f"  ({100 * n / total:.0f}%)" if total else "") + here)
+            if in_view:
+                label.setText(f"{in_view.get(name, 0):,} / {n:,}")
+                label.setToolTip("In view / in the whole slide.")
+            else:
+                label.setText(f"{n:,}" + (f"  ({100 * n / total:.0f}%)" if total else ""))
 
     def count_text(self, name: str) -> str:
         """Return what stands beside a class."""

@@ -61,7 +61,7 @@ class SlideBox(QWidget):
         self.legend = Legend()
         self._outdated = hint("", AMBER)
         self.review_button = QPushButton("Review here")
-        self.put_button = QPushButton("Put back into the slide")
+        self.put_button = QPushButton("Put back")
         self.resume_button = QPushButton("Resume the saved review of a region")
         self.export_button = QPushButton("Export GeoJSON")
         self.open_button = QPushButton("Open results of a slide…")
@@ -82,19 +82,21 @@ class SlideBox(QWidget):
             inner.addWidget(widget)
         row = QHBoxLayout()
         row.addWidget(self.review_button)
-        row.addWidget(self.export_button)
-        inner.addLayout(row)
-        inner.addWidget(self.resume_button)
+        row.addWidget(self.put_button)
+        inner.addWidget(self.export_button)
         layout = column(self)
         layout.addWidget(self._results)
-        layout.addWidget(self.put_button)
+        layout.addLayout(row)
+        layout.addWidget(self.resume_button)
         layout.addWidget(self.open_button)
-        self._results.hide()
-        self.put_button.hide()
+        for widget in (self._results, self.put_button, self.review_button, self.resume_button):
+            widget.hide()
+        self._there = False
 
-    def show_result(self, heading: str, view: str, outdated: str) -> None:
-        """Show what there is; an empty heading stands for no result."""
-        self._results.setVisible(bool(heading))
+    def show_result(self, heading: str, view: str, outdated: str, reviewing: bool = False) -> None:
+        """Show what there is; an empty heading stands for no result, and during a review that is shown instead."""
+        self._there = bool(heading)
+        self._results.setVisible(self._there and not reviewing)
         self._heading.setText(heading)
         say(self._view, view)
         say(self._outdated, outdated)
@@ -112,8 +114,9 @@ class SlideBox(QWidget):
             Why nothing can begin.
         """
         self.put_button.setVisible(reviewing)
-        self.review_button.setVisible(not saved)
-        self.resume_button.setVisible(saved)
+        self.review_button.setVisible(self._there and not saved)
+        self.resume_button.setVisible(self._there and saved)
+        self.open_button.setVisible(not reviewing)
         tip = "Review what is in view, or the selected shapes if these are chosen as the region."
         if reviewing:
             tip += " The review under way is put back first."

@@ -16,7 +16,7 @@ from qtpy.QtCore import QTimer
 from napari_nucseg._plugin import work
 from napari_nucseg._plugin.colouring import NO_CLASS, UNKNOWN, Look
 from napari_nucseg._plugin.parts import connect_all, disconnect_all
-from napari_nucseg._plugin.review_camera import view_box
+from napari_nucseg._plugin.review_camera import MARGIN, view_box
 
 if TYPE_CHECKING:
     from napari_nucseg.core.tiling import Box
@@ -143,9 +143,17 @@ def _find(centres: Centres, box: Box, leave_out: NDArray[np.uint32], hidden: NDA
     """Look for what is in view; in another thread."""
     from napari_nucseg.slides.centres import View
 
-    view = centres.look(box, MOST, leave_out)
-    if view.total > FAR:
-        return View(view.rows[:0], view.counts)
-    if len(hidden):
-        return View(view.rows[~np.isin(centres.kinds[view.rows], hidden)], view.counts)
-    return view
+    rows = centres.look(box, MOST, leave_out).rows
+    seen = centres.look(_without_margin(box), 1)
+    if seen.total > FAR:
+        rows = rows[:0]
+    return View(rows[~np.isin(centres.kinds[rows], hidden)], seen.counts)
+
+
+def _without_margin(box: Box) -> Box:
+    """Return what the canvas shows, given that with the margin of `view_box`."""
+    from napari_nucseg.core.tiling import Box
+
+    height, width = box.shape
+    y, x = (int(n * MARGIN / (1 + MARGIN) / 2) for n in (height, width))
+    return Box(box.y0 + y, box.y1 - y, box.x0 + x, box.x1 - x)

@@ -91,8 +91,7 @@ class SlideLayers:
             ndim=2,
             name=self.labels.name.removesuffix(" nuclei") + " centres",
             size=CENTRE_UM / (self.result.mpp or 1.0),
-            border_width=0.1,
-            border_color="white",
+            border_width=0,
             **placement(self.labels),
         )
         points.canvas_size_limits = (2, 12)

@@ -360,8 +360,13 @@ class SlideSection:
         outdated = (
             f"{', '.join(old)} {'is' if len(old) == 1 else 'are'} older than the review." if old else ""
         )
-        view = "" if slide.view is None else f"{slide.view.total:,} in view"
-        self.box.show_result(f"{slide.result.name}: {sum(counts.values()):,} nuclei", view, outdated)
+        view = (
+            ""
+            if slide.view is None
+            else f"In view / in the whole slide: {slide.view.total:,} / {sum(counts.values()):,}"
+        )
+        heading = f"{slide.result.name}: {sum(counts.values()):,} nuclei"
+        self.box.show_result(heading, view, outdated, self.review.is_open)
 
     def _on_look(self) -> None:
         slide = self.slide
