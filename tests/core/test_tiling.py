@@ -117,6 +117,17 @@ def test_tiles_of_two_blocks_are_no_sweep():
         Sweep(grid, {first: grid.owned(first), second: grid.owned(second)})
 
 
+def test_many_small_tiles_are_laid_out_at_once(monkeypatch):
+    """What is looked at for a tile does not grow with the number of tiles."""
+    cut, calls = Box.cut, []
+    monkeypatch.setattr(Box, "cut", lambda box, other: calls.append(1) or cut(box, other))
+    grid = Grid((10_000, 10_000), cell=256, halo=176, margin=240)
+    (tiles,) = grid.blocks()
+    Sweep(grid, {tile: grid.owned(tile) for tile in tiles})
+    assert len(tiles) > 1000
+    assert len(calls) <= 10 * len(tiles)
+
+
 def test_boxes():
     box = Box(10, 20, 30, 50)
     assert box.shape == (10, 20)

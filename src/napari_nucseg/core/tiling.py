@@ -209,13 +209,11 @@ class Grid:
     def windows(self, tile: Index) -> dict[Index, tuple[Box, Box]]:
         """Return what each window of a tile's block sees and answers for, in raster order."""
         rows, cols = (_windows_at(lines, size, k) for (size, lines), k in zip(self._axes, tile, strict=True))
-        whole = Box(0, self.shape[0], 0, self.shape[1])
-        out = {}
-        for (row, ys, ay), (col, xs, ax) in itertools.product(rows, cols):
-            seen = Box(ys[0], ys[1], xs[0], xs[1]).cut(whole)
-            if seen is not None:
-                out[row, col] = seen, Box(ay[0], ay[1], ax[0], ax[1])
-        return out
+        height, width = self.shape
+        return {
+            (row, col): (Box(ys[0], min(ys[1], height), xs[0], min(xs[1], width)), Box(*ay, *ax))
+            for (row, ys, ay), (col, xs, ax) in itertools.product(rows, cols)
+        }
 
 
 _Ends = tuple[int, int]
@@ -280,9 +278,19 @@ class Sweep:
         windows = grid.windows(next(iter(tiles)))
         if missing := [tile for tile in tiles if tile not in windows]:
             raise NucSegError(f"Tile {missing[0]} lies in another block than {next(iter(tiles))}.")
+        found: dict[Index, list[tuple[Index, Box]]] = {window: [] for window in windows}
+        rows = {row: (share.y0, share.y1) for (row, _), (_, share) in windows.items()}
+        cols = {col: (share.x0, share.x1) for (_, col), (_, share) in windows.items()}
+        for tile, read in self._reads.items():
+            for window in itertools.product(
+                _touching(rows, read.y0, read.y1), _touching(cols, read.x0, read.x1)
+            ):
+                part = read.cut(windows[window][1])
+                if part is not None:
+                    found[window].append((tile, part))
+                    self.needs[tile].append(window)
         for window, (seen, share) in windows.items():
-            parts = ((tile, read.cut(share)) for tile, read in self._reads.items())
-            users = [(tile, part) for tile, part in parts if part is not None]
+            users = found[window]
             if not users:
                 continue
             least = _aligned(_around([part for _, part in users]), grid.shape)
@@ -292,8 +300,6 @@ class Sweep:
                 grid.window(least) if small else grid.window(share) if _narrow(seen, grid) else seen
             )
             self._users[window] = users
-            for tile, _ in users:
-                self.needs[tile].append(window)
         self.windows = tuple(self._users)
 
     def answer(self, window: Index) -> Box:
@@ -312,6 +318,10 @@ class Sweep:
         """Return the least box of a window's answer that tiles after `done` need, None if there is none."""
         parts = [part for tile, part in self._users[window] if tile > done]
         return _around(parts) if parts else None
+
+
+def _touching(spans: Mapping[int, _Ends], low: int, high: int) -> list[int]:
+    return [k for k, (a, b) in spans.items() if a < high and low < b]
 
 
 def _narrow(seen: Box, grid: Grid) -> bool:
