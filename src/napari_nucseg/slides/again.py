@@ -12,7 +12,8 @@ import pandas as pd
 
 from napari_nucseg.core.tiling import Box
 from napari_nucseg.io.atomic import told
-from napari_nucseg.slides.result import REVIEWS, SlideResult, border_ids
+from napari_nucseg.slides.outputs import FORMATS, SUMMARY, older_names
+from napari_nucseg.slides.result import SlideResult, border_ids
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,9 +82,8 @@ def replace_result(old: SlideResult, new: SlideResult) -> Path:
     kept = folder / f"{old.name}_earlier-{datetime.now():%Y%m%d-%H%M%S}"
     with told(folder):
         kept.mkdir()
-        for path in sorted(folder.glob(f"{old.name}_*")):
-            if path.name != f"{old.name}_{REVIEWS}" and not path.name.startswith(f"{old.name}_earlier-"):
-                os.replace(path, kept / path.name)
-        for path in sorted(new.folder.glob(f"{new.name}_*")):
-            os.replace(path, folder / path.name)
+        for result, target in ((old, kept), (new, folder)):
+            for name in (*older_names(result.name, FORMATS), f"{result.name}_{SUMMARY}"):
+                if (result.folder / name).exists():
+                    os.replace(result.folder / name, target / name)
     return kept

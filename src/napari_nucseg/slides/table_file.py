@@ -130,7 +130,7 @@ def find_table(folder: Path, name: str) -> TableFile:
     if not found:
         raise NucSegError(
             f"'{folder}' holds no table {parquet.name} or {csv.name} that can be read{unread}; segment the "
-            "slide again, with --formats csv or parquet."
+            "slide again, with --format zarr,csv."
         )
     first, *others = found
     return TableFile(first.path, first.columns, tuple(others))
