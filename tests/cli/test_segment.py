@@ -143,6 +143,35 @@ def test_resume_does_tiles_that_failed_and_refuses_results_of_other_settings(
     assert "--overwrite" in error
 
 
+def test_resume_knows_which_results_are_of_the_settings_asked_for(slide, out, runtimes, capsys):
+    assert run(slide, "-o", out, "--format", "csv", "--mpp", "0.3") == 0
+    assert run(slide, "-o", out, "--format", "tif", "--overwrite") == 0
+    assert run(slide, "-o", out, "--format", "tif,geojson", "--resume") == 0
+    told = json.loads((out / "slide_summary.json").read_text())
+    assert told["outputs"] == ["slide_instances.tif", "slide_nuclei.geojson", "slide_summary.json"]
+    assert run(slide, "-o", out, "--format", "tif,csv,geojson", "--resume") == 2
+    assert "made with other settings" in capsys.readouterr().err
+
+
+def test_resume_adds_nothing_to_a_result_that_was_reviewed(slide, out, runtimes, capsys):
+    assert run(slide, "-o", out, "--format", "csv") == 0
+    path = out / "slide_summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "reviewed": [{"box": [0, 9, 0, 9]}]}))
+    assert run(slide, "-o", out, "--format", "csv", "--resume") == 0
+    assert run(slide, "-o", out, "--format", "csv,tif", "--resume") == 2
+    assert "reviewed since" in capsys.readouterr().err
+    assert json.loads(path.read_text())["reviewed"]
+
+
+def test_a_manifest_that_cannot_be_written_costs_no_slide(slide, out, runtimes, tmp_path, capsys):
+    other = tmp_path / "other.tif"
+    other.write_bytes(slide.read_bytes())
+    (out / "manifest.csv").mkdir(parents=True)
+    assert run(slide, other, "-o", out, "--format", "csv") == 0
+    assert {"slide_nuclei.csv", "other_nuclei.csv"} <= set(names(out))
+    assert "manifest.csv can't be written" in capsys.readouterr().err
+
+
 def test_several_images_have_a_manifest(slide, out, runtimes, tmp_path):
     bad = tmp_path / "bad.tif"
     bad.write_text("none")

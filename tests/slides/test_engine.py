@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,13 @@ import tifffile
 from napari_nucseg.core.tissue import TissueConfig
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.inference import collect, make_plan, run
+from napari_nucseg.io.atomic import told
 from napari_nucseg.io.omezarr import open_labels
 from napari_nucseg.slides import careful, outputs
+from napari_nucseg.slides.assemble import Assembler
 from napari_nucseg.slides.engine import segment_slide
-from napari_nucseg.slides.store import TileStore
+from napari_nucseg.slides.store import TileStore, cannot_write
+from napari_nucseg.slides.transaction import settle
 from napari_nucseg.slides.workdir import WorkFolder
 from tests.fakes import FakeRuntime
 from tests.slides.conftest import CARD, FORMATS, TILE, TILES, contents, finish, write_slide
@@ -208,7 +212,8 @@ def test_a_full_disk_is_one_sentence_keeps_tiles_and_is_survived(ask, tmp_path, 
         raise OSError(28, "No space left on device")
 
     def sentence(*args, **kwargs):
-        raise NucSegError("it can't be written (No space left on device)")
+        with told("file"):
+            full()
 
     places = {
         "csv": (outputs.TableWriter, "close", sentence),
@@ -224,7 +229,7 @@ def test_a_full_disk_is_one_sentence_keeps_tiles_and_is_survived(ask, tmp_path, 
             def write(self, path, data):
                 count.append(path)
                 if len(count) > 9:
-                    raise NucSegError("it can't be written (No space left on device)")
+                    raise cannot_write(self.folder, OSError(28, "No space left on device"))
                 real(self, path, data)
 
             patch.setattr(TileStore, "write", write)
@@ -233,6 +238,7 @@ def test_a_full_disk_is_one_sentence_keeps_tiles_and_is_survived(ask, tmp_path, 
         with pytest.raises(NucSegError, match="No space left on device") as error:
             finish(segment_slide(ask()))
     assert "\n" not in str(error.value)
+    assert "what is finished is kept" in str(error.value)
     out = tmp_path / "out"
     assert [p.name for p in out.iterdir()] == ["slide.nucseg-partial"]
     kept = len(list(out.rglob("*.nst")))
@@ -275,6 +281,24 @@ def test_a_source_that_vanishes_is_one_sentence_and_the_rest_is_kept(ask, slide,
     again, summary = finish(segment_slide(ask(path)))
     assert again[-1].resumed == kept
     assert summary.complete
+    assert contents(tmp_path / "out") == contents(tmp_path / "straight")
+
+
+def test_a_file_that_is_changed_meanwhile_is_noticed_though_it_can_be_read(ask, slide, pixels, tmp_path):
+    finish(segment_slide(ask(out=tmp_path / "straight")))
+    path = tmp_path / "slide.tif"
+    path.write_bytes(slide.read_bytes())
+    before = path.stat()
+    steps = segment_slide(ask(path))
+    while next(steps).done < 5:
+        pass
+    write_slide(path, np.flip(pixels, 0))
+    with pytest.raises(NucSegError, match="was changed"):
+        finish(steps)
+    path.write_bytes(slide.read_bytes())
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    again, _ = finish(segment_slide(ask(path)))
+    assert again[-1].resumed >= 5
     assert contents(tmp_path / "out") == contents(tmp_path / "straight")
 
 
@@ -333,6 +357,27 @@ def test_older_results_are_replaced_at_the_end_and_not_before(ask, tmp_path):
     _, summary = finish(steps)
     assert sorted(p.name for p in out.iterdir()) == sorted(summary.outputs)
     assert not (out / "slide_labels.zarr" / "old").exists()
+
+
+def test_a_name_that_begins_with_a_point_is_one_like_any_other(ask, tmp_path):
+    _, summary = finish(segment_slide(ask(stem=".slide", formats=("tif", "csv"))))
+    names = [".slide_instances.tif", ".slide_nuclei.csv", ".slide_summary.json"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == names == list(summary.outputs)
+
+
+def test_a_review_that_was_not_put_back_to_its_end_does_not_come_after_a_new_run(ask, tmp_path):
+    out = tmp_path / "out"
+    (out / ".slide.putting-back").mkdir(parents=True)
+    (out / ".slide.putting-back" / "slide_nuclei.csv").write_text("reviewed")
+    finish(segment_slide(ask(formats=("csv",))))
+    settle(out, "slide")
+    assert (out / "slide_nuclei.csv").read_text().startswith("id,")
+
+
+def test_a_tile_that_vanishes_while_the_run_goes_on_is_one_sentence(tmp_path):
+    assembler = Assembler([(0, 0)], TileStore(tmp_path), None, ready=[(0, 0)])
+    with pytest.raises(NucSegError, match="repeat the command"):
+        assembler.wait(10)
 
 
 def test_failures_are_one_line(monkeypatch):

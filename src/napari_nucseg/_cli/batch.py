@@ -157,8 +157,8 @@ def still_missing(task: Task, source: ImageSource, model: Model, runtime: str, j
     state, missing = state_of(job.out, task.stem, task.formats, fingerprint(facts))
     if state == "other":
         raise NucSegError(
-            f"{task.path.name}: its results in {shown(job.out)} were made with other settings or from another state of "
-            "the image; give --overwrite to replace them, or another folder."
+            f"{task.path.name}: its results in {shown(job.out)} were made with other settings, from another state of "
+            "the image or reviewed since; give --overwrite to replace them, or another folder."
         )
     return missing
 
@@ -222,7 +222,7 @@ def segment_all(job: Job, say: Say, warn: Say, verbose: bool = False) -> int:
     manifest = Manifest(job.out) if len(planned) > 1 or job.scheduler is not None else None
     if manifest is not None:
         for task, complaint in zip([t for t in asked if t not in tasks], unreadable, strict=True):
-            manifest.put(Row.failed(task.stem, str(task.path), complaint))
+            enter(manifest, Row.failed(task.stem, str(task.path), complaint), voice)
     if job.scheduler is None:
         counts = _one_by_one(tasks, mpp, job, voice, manifest)
     else:
@@ -286,5 +286,13 @@ def _one_by_one(
             counts.broken += 1
             row = Row.failed(task.stem, str(task.path), voice.tell_fault(task, error))
         if manifest is not None:
-            manifest.put(row)
+            enter(manifest, row, voice)
     return counts
+
+
+def enter(manifest: Manifest, row: Row, voice: Voice) -> None:
+    """Write a row; a manifest that cannot be written is told, and costs no slide."""
+    try:
+        manifest.put(row)
+    except NucSegError as error:
+        voice.warn(str(error))

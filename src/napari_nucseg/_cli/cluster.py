@@ -7,7 +7,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from napari_nucseg._cli.batch import Counts, Job, Voice, line_of, still_missing, tell
+from napari_nucseg._cli.batch import Counts, Job, Voice, enter, line_of, still_missing, tell
 from napari_nucseg._cli.inputs import shown
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.slide import as_source, read_image
@@ -44,7 +44,7 @@ def on_a_cluster(tasks: list[Task], mpp: Mpp | None, job: Job, voice: Voice) -> 
         except NucSegError as error:
             counts.bad += 1
             voice.warn(str(error))
-            manifest.put(Row.failed(task.stem, str(task.path), str(error)))
+            enter(manifest, Row.failed(task.stem, str(task.path), str(error)), voice)
             continue
         if formats:
             todo.append(Slide(task.path, task.stem, formats))
@@ -88,7 +88,7 @@ def _follow(
     try:
         for step in steps:
             if isinstance(step, SlideEnd):
-                manifest.put(_end(step, tasks[step.slide.stem], counts, voice))
+                enter(manifest, _end(step, tasks[step.slide.stem], counts, voice), voice)
             elif not bar.disable:
                 bar.total, bar.n = step.total or None, step.done
                 bar.set_description(f"{step.slides} of {len(cohort.slides)} slides", refresh=False)

@@ -99,6 +99,15 @@ class Tolerant:
         with self._lock:
             return [self._bad[key] for key in sorted(self._bad)]
 
+    def check(self) -> None:
+        """Raise `NucSegError` where the file has gone or was changed: what was read is then not to be trusted."""
+        stamp = _stamp(self._path)
+        if self._path is not None and (stamp is None or stamp != self._stamp):
+            what = "has gone" if stamp is None else "was changed"
+            raise NucSegError(
+                f"{self._path} {what} while it was being read; put the original back and start again"
+            )
+
     def read(self, y0: int, y1: int, x0: int, x1: int, level: int = 0) -> NDArray[np.uint8]:
         """See `ImageSource.read`; what can't be read is white."""
         check_region(self.level_shapes, y0, y1, x0, x1, level)
@@ -193,12 +202,10 @@ class Tolerant:
         """Raise where the whole source is gone, which no piecewise reading mends."""
         if getattr(self.source, "closed", False):
             raise error
-        stamp = _stamp(self._path)
-        if self._path is not None and (stamp is None or stamp != self._stamp):
-            what = "has gone" if stamp is None else "was changed"
-            raise NucSegError(
-                f"{self._path} {what} while it was being read; put the original back and start again"
-            ) from error
+        try:
+            self.check()
+        except NucSegError as reason:
+            raise reason from error
 
 
 def _stamp(path: Path | None) -> tuple[int, int] | None:

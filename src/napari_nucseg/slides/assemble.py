@@ -6,6 +6,8 @@ import threading
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
+from napari_nucseg.errors import NucSegError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -143,7 +145,10 @@ class Assembler:
         else:
             found = None if due is None else self._store.get(due)
             if found is None:
-                raise RuntimeError(f"tile {due} in '{self._store.folder}' was damaged while the run went on")
+                raise NucSegError(
+                    f"A finished tile in '{self._store.folder}' was damaged or removed during the run; repeat the "
+                    "command, which computes it again."
+                )
             self._write(found[0])
         return True
 

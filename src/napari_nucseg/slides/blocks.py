@@ -119,6 +119,7 @@ def compute_block(task: SlideTask, tiles: tuple[Index, ...]) -> Record:
                     if isinstance(item, Failure):
                         failed.append((item.index, item.reason))
                     else:
+                        prepared.source.check()
                         store.put(item, prepared.notes())
                         done[item.index] = len(item.nuclei)
         except Exception:

@@ -12,6 +12,7 @@ from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.tissue import save_tissue
 from napari_nucseg.slides.assemble import Assembler
 from napari_nucseg.slides.careful import Failure, compute
+from napari_nucseg.slides.existing import still_valid
 from napari_nucseg.slides.outputs import (
     SUMMARY,
     TISSUE,
@@ -227,6 +228,7 @@ class SlideRun:
             if len(self.failures) >= _HOPELESS:
                 self._check_hope()
             return
+        self.prepared.source.check()  # before the tile is kept, lest it show parts of another image
         self.finished[item.index] = len(item.nuclei)
         self.assembler.submit(item, self.prepared.notes())
 
@@ -292,7 +294,8 @@ class SlideRun:
         mm2 = (plan.image.mpp / 1000) ** 2
         area = covered_px(source.shape, prepared.tissue, plan.region, lost) * mm2
         counted = self.assembler.classes
-        outputs = sorted(p.name for p in self.work.stage.iterdir() if p.name[0] != ".")
+        here = {p.name for p in self.work.stage.iterdir()} | {f"{self.work.stem}_{SUMMARY}"}
+        outputs = here | still_valid(self.work.out, self.work.stem, prepared.fingerprint)
         return Summary(
             name=self.work.stem,
             image=str(getattr(source, "path", None) or "array"),
@@ -317,7 +320,7 @@ class SlideRun:
                     "sha256": str(prepared.facts["model"][0]),
                 },
             ),
-            outputs=(*outputs, f"{self.work.stem}_{SUMMARY}"),
+            outputs=tuple(sorted(outputs)),
             fingerprint=prepared.fingerprint,
             colours={name: plan.card.colours[name] for name in plan.card.classes},
             workers=workers,

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 State = Literal["complete", "incomplete", "other", "none"]
-"""Of the results of a slide: all there; some missing or with tiles that failed; of other settings; none at all."""
+"""Of the results of a slide: all there; some missing or with tiles that failed; of other settings, or reviewed since
+so that what is missing would not go with them; none at all."""
 
 
 def result_path(folder: Path, stem: str, name: str) -> Path | None:
@@ -49,5 +50,17 @@ def state_of(
         return "other", ()
     if not summary.get("complete"):
         return "incomplete", formats
+    if any(path.name not in summary.get("outputs", ()) for path in there.values()):
+        return "other", ()
     missing = tuple(name for name in formats if name not in there)
+    if missing and summary.get("reviewed"):
+        return "other", ()
     return ("incomplete" if missing else "complete"), missing
+
+
+def still_valid(folder: Path, stem: str, fingerprint: str) -> set[str]:
+    """Return the names of the results in a folder that go with new ones of these settings, in formats of their own."""
+    summary = read_summary(folder / f"{stem}_{SUMMARY}") or {}
+    if summary.get("fingerprint") != fingerprint or not summary.get("complete") or summary.get("reviewed"):
+        return set()
+    return {name for name in summary.get("outputs", ()) if (folder / name).exists()}

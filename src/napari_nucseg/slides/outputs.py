@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,9 +13,10 @@ from napari_nucseg.io.export import write_labels
 from napari_nucseg.io.geojson import GeoJsonWriter
 from napari_nucseg.io.omezarr import LabelPyramid, open_labels
 from napari_nucseg.io.tables import TableWriter
+from napari_nucseg.slides.store import cannot_write, discard
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -120,8 +121,7 @@ class Outputs:
             self._stack.callback(self._outlines.abort)
         if {"zarr", "tif"} & set(formats):
             # of a TIFF the tiles come in raster order, those of a slide do not: it is copied from the pyramid
-            hidden = "" if "zarr" in formats else "."
-            self._pyramid = folder / f"{hidden}{stem}_{FORMATS['zarr']}"
+            self._pyramid = folder / f"{stem}_{FORMATS['zarr']}"
             self._labels = LabelPyramid(self._pyramid, canvas.shape, canvas.mpp)
             self._stack.callback(self._labels.abort)
             self._labels.expect(bounds)
@@ -137,17 +137,19 @@ class Outputs:
         labels, nuclei
             With their final ids.
         """
-        if self._tables is not None:
-            self._tables.add(nuclei)
-        if self._outlines is not None and len(nuclei):
-            self._outlines.add(labels, (box.y0, box.x0), nuclei)
-        if self._labels is not None:
-            self._labels.paint(index, box, labels)
+        with _told(self._folder):
+            if self._tables is not None:
+                self._tables.add(nuclei)
+            if self._outlines is not None and len(nuclei):
+                self._outlines.add(labels, (box.y0, box.x0), nuclei)
+            if self._labels is not None:
+                self._labels.paint(index, box, labels)
 
     def leave_out(self, index: Index) -> None:
         """Say that a tile does not come."""
         if self._labels is not None:
-            self._labels.done(index)
+            with _told(self._folder):
+                self._labels.done(index)
 
     def close(self) -> None:
         """Complete all files.
@@ -157,6 +159,10 @@ class Outputs:
         NucSegError
             One cannot be written.
         """
+        with _told(self._folder):
+            self._close()
+
+    def _close(self) -> None:
         for writer in (self._tables, self._outlines, self._labels):
             if writer is not None:
                 writer.close()
@@ -164,10 +170,23 @@ class Outputs:
         if "tif" in self._formats:
             path = self._folder / f"{self._stem}_{FORMATS['tif']}"
             write_labels(path, open_labels(self._pyramid)[0], self._canvas.mpp)
+            if "zarr" not in self._formats:
+                discard(self._pyramid)
 
     def abort(self) -> None:
         """Remove what was written."""
         self._stack.close()
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Add to what a writer says of a full disk that the tiles are kept, and what to do then."""
+    try:
+        yield
+    except NucSegError as error:
+        if isinstance(error.__cause__, OSError):
+            raise cannot_write(folder, error.__cause__) from error
+        raise
 
 
 def no_nuclei(classes: Sequence[str]) -> pd.DataFrame:

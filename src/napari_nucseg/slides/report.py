@@ -83,7 +83,7 @@ class Summary:
         This run alone, by stage.
     versions : dict
     outputs : tuple of str
-        Names of the files.
+        Names of the files of these settings, those of an earlier run too; of others that lie there it says nothing.
     fingerprint : str
         Of everything that decides the result.
     colours : dict

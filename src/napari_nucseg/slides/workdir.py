@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.slides.store import PARTIAL, TileStore, cannot_write, discard
+from napari_nucseg.slides.transaction import settle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -112,10 +113,11 @@ class WorkFolder:
         NucSegError
             An output cannot be moved.
         """
-        names = sorted(
-            (p.name for p in self.stage.iterdir() if p.name[0] != "."), key=lambda n: (n == last, n)
-        )
+        names = sorted((p.name for p in self.stage.iterdir()), key=lambda n: (n == last, n))
         placed = [self.out / name for name in names]
+        settle(
+            self.out, self.stem
+        )  # a review that was killed while it was put back must not come after these
         try:
             self._say(names, done=False)
             for name in set(replaces).difference(names):
