@@ -76,7 +76,7 @@ def one_sentence(text):
 # segment: what it writes
 
 
-def test_segment_writes_the_three_files_and_one_line(tmp_path, out, image, loads, capsys):
+def test_segment_writes_the_three_files_and_says_so(tmp_path, out, image, loads, capsys):
     assert run("segment", save(tmp_path / "a.png", image), "-o", out) == 0
     assert written(out) == [f"a_{kind}" for kind in KINDS]
     labels = tifffile.imread(out / "a_instances.tif")
@@ -86,7 +86,8 @@ def test_segment_writes_the_three_files_and_one_line(tmp_path, out, image, loads
     assert len(table) > 3
     assert set(table["id"]) == set(np.unique(labels)) - {0}
     assert len(json.loads((out / "a_nuclei.geojson").read_text())["features"]) == len(table)
-    line, where = capsys.readouterr().out.splitlines()
+    line, density, where = capsys.readouterr().out.splitlines()
+    assert f"segmented, {len(table)} nuclei, " in density
     assert line.startswith(f"a.png: {len(table)} nuclei, 0.01 MP in ")
     assert "0.25 µm/px (PNG resolution), fake (CPU)" in line
     assert "MP/s" in line
@@ -144,14 +145,21 @@ def test_ome_tif_loses_both_extensions(tmp_path, out, image, loads):
 
 
 def test_unknown_mpp_is_refused_before_anything_is_computed(tmp_path, out, image, loads, capsys):
-    known, unknown = save(tmp_path / "a.png", image), save(tmp_path / "b.png", image, known=False)
-    assert run("segment", known, unknown, "-o", out) == 2
+    assert run("segment", save(tmp_path / "b.png", image, known=False), "-o", out) == 2
     error = capsys.readouterr().err
     assert "b.png" in error
     assert "--mpp 0.25" in error
     assert one_sentence(error)
     assert not loads
     assert not out.exists()
+
+
+def test_an_image_of_unknown_mpp_does_not_stop_the_others(tmp_path, out, image, loads, capsys):
+    known, unknown = save(tmp_path / "a.png", image), save(tmp_path / "b.png", image, known=False)
+    assert run("segment", known, unknown, "-o", out, "--format", "csv") == 1
+    assert "b.png" in capsys.readouterr().err
+    assert (out / "a_nuclei.csv").is_file()
+    assert "--mpp 0.25" in (out / "manifest.csv").read_text()
 
 
 @pytest.mark.parametrize("mpp", ["abc", "0", "-1", "nan", "250"])

@@ -279,8 +279,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         _warn(
-            "napari-nucseg: stopped; the images reported above are complete, and no file is half written; the same "
-            "command goes on where it was."
+            "napari-nucseg: stopped; no file is half written, and the same command goes on where it was (with --resume "
+            "if some images are complete)."
         )
         return 130
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has gone

@@ -86,7 +86,9 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(
     assert "the same command goes on where it was" in capsys.readouterr().err
     assert names(out) == ["slide.nucseg-partial"]
     assert run(slide, "-o", out) == 0
-    assert "slide: goes on where an earlier run stopped, at " in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert f" of {TILES} tiles in " in said.out
+    assert "slide: goes on where an earlier run stopped, at " in said.err
     assert contents(out) == contents(tmp_path / "straight")
 
 
@@ -159,8 +161,24 @@ def test_resume_adds_nothing_to_a_result_that_was_reviewed(slide, out, runtimes,
     path.write_text(json.dumps({**json.loads(path.read_text()), "reviewed": [{"box": [0, 9, 0, 9]}]}))
     assert run(slide, "-o", out, "--format", "csv", "--resume") == 0
     assert run(slide, "-o", out, "--format", "csv,tif", "--resume") == 2
-    assert "reviewed since" in capsys.readouterr().err
+    assert "were reviewed since" in capsys.readouterr().err
     assert json.loads(path.read_text())["reviewed"]
+
+
+def test_results_are_complete_whatever_computed_them_and_a_refusal_leaves_the_manifest(
+    slide, out, runtimes, tmp_path, capsys, monkeypatch
+):
+    other = tmp_path / "other.tif"
+    other.write_bytes(slide.read_bytes())
+    assert run(slide, other, "-o", out, "--format", "csv") == 0
+    manifest = (out / "manifest.csv").read_bytes()
+    monkeypatch.setattr(FakeRuntime, "name", "another machine")
+    assert run(slide, other, "-o", out, "--format", "csv", "--resume") == 0
+    before = (out / "slide_nuclei.csv").stat().st_mtime_ns
+    assert run(slide, other, "-o", out, "--format", "csv", "--resume", "--mpp", "0.3") == 2
+    assert (out / "manifest.csv").read_bytes() == manifest
+    assert run(slide, "-o", out, "--format", "csv,geojson", "--resume") == 0
+    assert (out / "slide_nuclei.csv").stat().st_mtime_ns > before  # not of two machines
 
 
 def test_a_manifest_that_cannot_be_written_costs_no_slide(slide, out, runtimes, tmp_path, capsys):

@@ -32,8 +32,7 @@ from napari_nucseg.slides.engine import Progress, Request, segment_slide
 from napari_nucseg.slides.existing import state_of
 from napari_nucseg.slides.loaded import Loaded
 from napari_nucseg.slides.manifest import Manifest, Row
-from napari_nucseg.slides.prepare import Options, settings_of
-from napari_nucseg.slides.store import fingerprint
+from napari_nucseg.slides.prepare import Options, asked, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -66,6 +65,10 @@ class Job:
     def options(self) -> Options:
         """How each image is segmented."""
         return Options(tile=self.tile, tissue=TissueConfig() if self.tissue else None)
+
+
+class OtherResults(NucSegError):
+    """There are results that --resume neither completes nor replaces; what the manifest says of them stays."""
 
 
 @dataclass(frozen=True)
@@ -150,15 +153,19 @@ def still_missing(task: Task, source: ImageSource, model: Model, runtime: str, j
 
     Raises
     ------
-    NucSegError
-        There are results, but of other settings.
+    OtherResults
+        There are some, but of other settings, or reviewed.
     """
-    facts = settings_of(source, model, runtime, job.options)
-    state, missing = state_of(job.out, task.stem, task.formats, fingerprint(facts))
-    if state == "other":
-        raise NucSegError(
-            f"{task.path.name}: its results in {shown(job.out)} were made with other settings, from another state of "
-            "the image or reviewed since; give --overwrite to replace them, or another folder."
+    settings = asked(settings_of(source, model, runtime, job.options))
+    state, missing = state_of(job.out, task.stem, task.formats, settings, runtime)
+    if state in ("other", "reviewed"):
+        what = {
+            "other": "were made with other settings or from another state of the image",
+            "reviewed": "are not complete, and were reviewed since",
+        }[state]
+        raise OtherResults(
+            f"{task.path.name}: its results in {shown(job.out)} {what}; give --overwrite to replace them, or another "
+            "folder."
         )
     return missing
 
@@ -166,16 +173,16 @@ def still_missing(task: Task, source: ImageSource, model: Model, runtime: str, j
 def line_of(task: Task, summary: Summary, seconds: float) -> str:
     """Sum a finished image up."""
     megapixels = math.prod(summary.shape) / 1e6
-    return (
-        f"{task.path.name}: {summary.nuclei:,} nuclei, {megapixels:.2f} MP in {seconds:.1f} s "
-        f"({megapixels / seconds:.2f} MP/s), {summary.mpp_origin}, {summary.versions['runtime']}"
-    )
+    took = f"{megapixels:.2f} MP in {seconds:.1f} s ({megapixels / seconds:.2f} MP/s)"
+    if summary.resumed:  # an earlier run has taken its time too
+        fresh = summary.tiles - summary.resumed
+        took = f"{megapixels:.2f} MP, the last {fresh} of {summary.tiles} tiles in {seconds:.1f} s"
+    return f"{task.path.name}: {summary.nuclei:,} nuclei, {took}, {summary.mpp_origin}, {summary.versions['runtime']}"
 
 
 def tell(task: Task, summary: Summary, voice: Voice) -> bool:
     """Say what else is to be known of a result; return whether it is complete."""
-    if summary.area_mm2 < 0.999 * summary.image_mm2:
-        voice.say(f"  {summary.lines()[0]}")
+    voice.say(f"  {summary.lines()[0]}")
     for complaint in summary.complaints():
         voice.warn(f"{task.path.name}: {complaint}")
     return summary.complete
@@ -278,6 +285,10 @@ def _one_by_one(
             counts.done += 1
             counts.incomplete += not tell(task, summary, voice)
             row = Row.of(summary)
+        except OtherResults as error:
+            counts.bad += 1
+            voice.warn(str(error))
+            continue
         except NucSegError as error:
             counts.bad += 1
             voice.warn(str(error))

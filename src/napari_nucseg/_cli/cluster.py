@@ -7,7 +7,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from napari_nucseg._cli.batch import Counts, Job, Voice, enter, line_of, still_missing, tell
+from napari_nucseg._cli.batch import Counts, Job, OtherResults, Voice, enter, line_of, still_missing, tell
 from napari_nucseg._cli.inputs import shown
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.slide import as_source, read_image
@@ -44,7 +44,8 @@ def on_a_cluster(tasks: list[Task], mpp: Mpp | None, job: Job, voice: Voice) -> 
         except NucSegError as error:
             counts.bad += 1
             voice.warn(str(error))
-            enter(manifest, Row.failed(task.stem, str(task.path), str(error)), voice)
+            if not isinstance(error, OtherResults):
+                enter(manifest, Row.failed(task.stem, str(task.path), str(error)), voice)
             continue
         if formats:
             todo.append(Slide(task.path, task.stem, formats))

@@ -179,31 +179,22 @@ def check_images(tasks: Sequence[Task], mpp: Mpp | None) -> tuple[list[Task], li
     Returns
     -------
     tasks
-        Those whose image can be opened.
+        Those whose image can be opened and states its resolution.
     complaints
         One sentence for each of the others.
-
-    Raises
-    ------
-    NucSegError
-        The resolution of an image is unknown.
     """
-    good, complaints, unknown = [], [], []
+    good, complaints = [], []
     for task in tasks:
         try:
             with read_image(task.path) as image:
                 if mpp is None and image.mpp.value is None:
-                    unknown.append((task, image.mpp))
+                    raise NucSegError(
+                        f"The resolution of '{task.path}' is {image.mpp}; state it in micrometres per pixel, such as "
+                        "--mpp 0.25 for a 40x scan or --mpp 0.5 for a 20x scan."
+                    )
                 good.append(task)
         except NucSegError as error:
             complaints.append(str(error))
-    if unknown:
-        task, mpp = unknown[0]
-        more = f" (and of {len(unknown) - 1} more)" if len(unknown) > 1 else ""
-        raise NucSegError(
-            f"The resolution of '{task.path}'{more} is {mpp}; state it in micrometres per pixel, such as "
-            "--mpp 0.25 for a 40x scan or --mpp 0.5 for a 20x scan."
-        )
     return good, complaints
 
 

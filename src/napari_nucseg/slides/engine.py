@@ -22,7 +22,7 @@ from napari_nucseg.slides.outputs import (
     names_of,
     older_names,
 )
-from napari_nucseg.slides.prepare import Options, Prepared, corners, prepare
+from napari_nucseg.slides.prepare import Options, Prepared, asked, corners, prepare
 from napari_nucseg.slides.report import Place, Summary, covered_px, damages_in, versions
 from napari_nucseg.slides.store import cannot_write
 from napari_nucseg.slides.workdir import WorkFolder
@@ -295,7 +295,7 @@ class SlideRun:
         area = covered_px(source.shape, prepared.tissue, plan.region, lost) * mm2
         counted = self.assembler.classes
         here = {p.name for p in self.work.stage.iterdir()} | {f"{self.work.stem}_{SUMMARY}"}
-        outputs = here | still_valid(self.work.out, self.work.stem, prepared.fingerprint)
+        outputs = here | still_valid(self.work.out, self.work.stem, asked(prepared.facts), runtime)
         return Summary(
             name=self.work.stem,
             image=str(getattr(source, "path", None) or "array"),
@@ -321,9 +321,10 @@ class SlideRun:
                 },
             ),
             outputs=tuple(sorted(outputs)),
-            fingerprint=prepared.fingerprint,
+            fingerprint=asked(prepared.facts),
             colours={name: plan.card.colours[name] for name in plan.card.classes},
             workers=workers,
+            resumed=self.resumed,
         )
 
 

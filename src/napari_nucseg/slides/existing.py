@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from napari_nucseg.slides.outputs import FORMATS, PARTS, SUMMARY
 from napari_nucseg.slides.report import read_summary
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-State = Literal["complete", "incomplete", "other", "none"]
-"""Of the results of a slide: all there; some missing or with tiles that failed; of other settings, or reviewed since
-so that what is missing would not go with them; none at all."""
+State = Literal["complete", "incomplete", "other", "reviewed", "none"]
+"""Of the results of a slide: all there; some missing or with tiles that failed; of other settings; some missing that
+would not go with the others, which were reviewed since; none at all."""
 
 
 def result_path(folder: Path, stem: str, name: str) -> Path | None:
@@ -31,9 +31,17 @@ def results_in(folder: Path, stem: str, formats: Iterable[str]) -> dict[str, Pat
 
 
 def state_of(
-    folder: Path, stem: str, formats: Iterable[str], fingerprint: str
+    folder: Path, stem: str, formats: Iterable[str], fingerprint: str, runtime: str
 ) -> tuple[State, tuple[str, ...]]:
     """Compare the results in a folder with a request.
+
+    Parameters
+    ----------
+    folder, stem, formats
+    fingerprint : str
+        Of the settings, see `napari_nucseg.slides.prepare.asked`.
+    runtime : str
+        What would compute. Another one rounds otherwise, so it does not add a format to results that are there.
 
     Returns
     -------
@@ -48,19 +56,29 @@ def state_of(
     summary = read_summary(folder / f"{stem}_{SUMMARY}")
     if summary is None or summary.get("fingerprint") != fingerprint:
         return "other", ()
-    if not summary.get("complete"):
-        return "incomplete", formats
     if any(path.name not in summary.get("outputs", ()) for path in there.values()):
         return "other", ()
     missing = tuple(name for name in formats if name not in there)
-    if missing and summary.get("reviewed"):
-        return "other", ()
-    return ("incomplete" if missing else "complete"), missing
+    if summary.get("complete") and not missing:
+        return "complete", ()
+    if summary.get("reviewed"):
+        return "reviewed", ()
+    return "incomplete", missing if _go_on(summary, fingerprint, runtime) else formats
 
 
-def still_valid(folder: Path, stem: str, fingerprint: str) -> set[str]:
-    """Return the names of the results in a folder that go with new ones of these settings, in formats of their own."""
-    summary = read_summary(folder / f"{stem}_{SUMMARY}") or {}
-    if summary.get("fingerprint") != fingerprint or not summary.get("complete") or summary.get("reviewed"):
+def still_valid(folder: Path, stem: str, fingerprint: str, runtime: str) -> set[str]:
+    """Return the names of the results in a folder that go with new ones, in other formats, of these settings."""
+    summary = read_summary(folder / f"{stem}_{SUMMARY}")
+    if summary is None or not _go_on(summary, fingerprint, runtime):
         return set()
     return {name for name in summary.get("outputs", ()) if (folder / name).exists()}
+
+
+def _go_on(summary: dict[str, Any], fingerprint: str, runtime: str) -> bool:
+    """Return whether new results are the same as those of a summary."""
+    return (
+        summary.get("fingerprint") == fingerprint
+        and summary.get("versions", {}).get("runtime") == runtime
+        and bool(summary.get("complete"))
+        and not summary.get("reviewed")
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ class Row:
     Attributes
     ----------
     name, image : str
-        Stem of the results, and the file.
+        Stem of the results, and the absolute path of the file.
     status : {"done", "incomplete", "failed"}
         Incomplete: some tiles failed and are blank.
     reason : str
@@ -58,7 +59,7 @@ class Row:
         told = summary.versions
         return cls(
             summary.name,
-            summary.image,
+            os.path.abspath(summary.image),
             DONE if summary.complete else INCOMPLETE,
             "; ".join(summary.complaints()),
             str(summary.nuclei),
@@ -77,7 +78,7 @@ class Row:
     @classmethod
     def failed(cls, name: str, image: str, reason: str) -> Row:
         """Return the row of a slide that could not be segmented."""
-        return cls(name, image, FAILED, reason, finished=_now())
+        return cls(name, os.path.abspath(image), FAILED, reason, finished=_now())
 
 
 def _now() -> str:

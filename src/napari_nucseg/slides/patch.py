@@ -18,6 +18,28 @@ if TYPE_CHECKING:
     from napari_nucseg.slides.transaction import Transaction
 
 
+def renumbered(
+    labels: NDArray[np.uint32], nuclei: pd.DataFrame, taken: NDArray[np.integer], known: NDArray[np.integer]
+) -> tuple[NDArray[np.uint32], pd.DataFrame]:
+    """Return a reviewed part with new ids for some nuclei, which neither it nor the slide has.
+
+    Parameters
+    ----------
+    labels, nuclei
+        See `SlideResult.put_back`.
+    taken : integers
+        Ids to replace.
+    known : integers
+        All ids of the slide.
+    """
+    if not len(taken):
+        return labels, nuclei
+    free = max(int(known.max(initial=0)), int(labels.max(initial=0)), int(nuclei["id"].max())) + 1
+    ids = np.arange(free, dtype=np.uint32)
+    ids[taken] = np.arange(free, free + len(taken))
+    return ids[labels], nuclei.assign(id=ids[nuclei["id"].to_numpy()])
+
+
 def merged(
     before: NDArray[np.uint32],
     foreign: NDArray[np.uint32],

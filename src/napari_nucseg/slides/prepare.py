@@ -79,7 +79,7 @@ class Prepared:
 
     @property
     def fingerprint(self) -> str:
-        """Name of the settings."""
+        """Name of the settings, and of what computes: tiles of different machines are not mixed."""
         return fingerprint(self.facts)
 
     @property
@@ -172,6 +172,11 @@ def settings_of(source: ImageSource, model: Model, runtime: str, options: Option
         source, NO_RUNTIME, model.card, region=options.region, config=options.config, tile=options.tile
     )
     return settings(source, model, plan, options, runtime)
+
+
+def asked(facts: dict[str, Any]) -> str:
+    """Return the name of settings whatever computes: results that are complete are so on any machine."""
+    return fingerprint({name: fact for name, fact in facts.items() if name != "runtime"})
 
 
 class _NoRuntime:

@@ -85,11 +85,13 @@ class Summary:
     outputs : tuple of str
         Names of the files of these settings, those of an earlier run too; of others that lie there it says nothing.
     fingerprint : str
-        Of everything that decides the result.
+        Of everything that decides the result but the runtime.
     colours : dict
         RGB of all classes of the model, in its order.
     workers : tuple of str
         Addresses, where the slide was done on a cluster.
+    resumed : int
+        Of the tiles, those that an earlier run had computed; they are not in `seconds`.
     """
 
     name: str
@@ -112,6 +114,7 @@ class Summary:
     fingerprint: str
     colours: dict[str, tuple[int, int, int]]
     workers: tuple[str, ...] = field(default=())
+    resumed: int = 0
 
     def to_json(self) -> str:
         """Return it as JSON text."""

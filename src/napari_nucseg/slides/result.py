@@ -17,9 +17,10 @@ from napari_nucseg.core.tiling import Box
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.atomic import replacing
 from napari_nucseg.slides.centres import Centres
-from napari_nucseg.slides.patch import merged, stage_levels, stage_table
+from napari_nucseg.slides.patch import merged, renumbered, stage_levels, stage_table
 from napari_nucseg.slides.table_file import TableFile, find_table
-from napari_nucseg.slides.transaction import Transaction, settle
+from napari_nucseg.slides.transaction import Transaction, is_half_done, is_unsettled, settle
+from napari_nucseg.slides.workdir import WorkFolder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +79,7 @@ class Put:
 class SlideResult:
     """Labels, table and summary of a slide in a folder.
 
-    Made by `open`. Reading is lazy and may happen in any thread; `put_back` is for one at a time.
+    Made by `open`. Reading is lazy and may happen in any thread.
 
     Attributes
     ----------
@@ -110,10 +111,20 @@ class SlideResult:
         NucSegError
             There is none, more than one, or its labels can't be read.
         """
+        folder, name = locate(Path(folder), name)
+        if is_unsettled(folder, name):
+            try:
+                with WorkFolder(folder, name):  # nobody is at it: a program was killed
+                    settle(folder, name)
+            except NucSegError:
+                if is_half_done(folder, name):
+                    raise
+        return cls._read(folder, name)
+
+    @classmethod
+    def _read(cls, folder: Path, name: str) -> SlideResult:
         from napari_nucseg.io.omezarr import open_labels
 
-        folder, name = locate(Path(folder), name)
-        settle(folder, name)
         levels = open_labels(folder / f"{name}_{LABELS}")
         return cls(folder, name, levels, _read_json(folder / f"{name}_{SUMMARY}"))
 
@@ -185,6 +196,9 @@ class SlideResult:
     ) -> Put:
         """Put a part that was read and reviewed in its place: all levels of the labels, the tables, the counts.
 
+        What other programs have put back since this result was opened, or a run that has replaced it, is respected:
+        nuclei whose ids are taken elsewhere in the slide by now get others.
+
         Parameters
         ----------
         place : Box
@@ -200,42 +214,49 @@ class SlideResult:
         Raises
         ------
         NucSegError
-            Ids or shapes do not fit, or it can't be written; then nothing has changed.
+            Shapes do not fit, someone else is writing the result, or it can't be written; then nothing has changed.
         """
+        with WorkFolder(self.folder, self.name):
+            settle(self.folder, self.name)
+            now = self._read(self.folder, self.name)
+            if now.summary == self.summary:
+                now.__dict__["centres"] = self.centres
+            put = now._put(place, labels, nuclei, reviewed or place)
+            self._follow(self._read(self.folder, self.name))
+        return put
+
+    def _follow(self, now: SlideResult) -> None:
+        """Be as the result is now; at no time without columns, which the window's thread would have to read."""
+        columns = {name: getattr(now, name) for name in ("table", "classes", "centres")}
+        self.levels, self.summary = now.levels, now.summary
+        self.__dict__.update(columns)
+
+    def _put(self, place: Box, labels: NDArray[np.uint32], nuclei: pd.DataFrame, reviewed: Box) -> Put:
         before = self._labels(place)
         if labels.shape != before.shape:
             raise NucSegError(f"Labels of {labels.shape} can't be put in a place of {before.shape} pixels.")
         foreign = border_ids(before, place, self.shape)
         old = np.setdiff1d(np.unique(before), np.append(foreign, 0))
-        ids = nuclei["id"].to_numpy()
-        strangers = np.setdiff1d(ids, old)
-        taken = strangers[np.isin(strangers, self.centres.ids)]
-        if len(taken):
-            raise NucSegError(
-                f"Nucleus {taken[0]} of the review has the number of one elsewhere in the slide, which was changed "
-                "since; review this part anew."
-            )
+        taken = np.setdiff1d(nuclei["id"].to_numpy(), old)
+        labels, nuclei = renumbered(labels, nuclei, taken[np.isin(taken, self.centres.ids)], self.centres.ids)
         new, kept, lost = merged(before, foreign, labels, nuclei, place)
         with Transaction(self.folder, self.name) as change:
             stage_levels(change, self.folder / f"{self.name}_{LABELS}", self.levels, place, new)
             for table in self.table.all():
                 stage_table(change, table, old, kept)
-            summary = self._summary_after(reviewed or place, kept, old)
+            summary = self._summary_after(reviewed, kept, old)
             change.path(f"{self.name}_{SUMMARY}").write_text(
                 json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
             )
             change.commit()
-        self.summary = summary
-        for name in ("centres", "table", "classes"):
-            self.__dict__.pop(name, None)
         return Put(len(kept), len(old), tuple(int(i) for i in lost))
 
     def up_to_date(self, *endings: str) -> None:
         """Say that results which had been older than a review were written anew; by default the GeoJSON."""
         fresh = {f"{self.name}_{ending}" for ending in endings or ("nuclei.geojson", "geojson")}
-        old = [name for name in self.summary.get("outdated", []) if name not in fresh]
-        self.summary = {**self.summary, "outdated": old}
         path = self.folder / f"{self.name}_{SUMMARY}"
+        now = _read_json(path) or self.summary  # others may have put parts back
+        self.summary = {**now, "outdated": [name for name in now.get("outdated", []) if name not in fresh]}
         with replacing(path) as draft:
             draft.write_text(json.dumps(self.summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

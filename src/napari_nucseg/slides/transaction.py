@@ -23,7 +23,7 @@ class Transaction:
     ----------
     folder : path
     name : str
-        Of the results; one transaction at a time.
+        Of the results; one transaction at a time, which is up to the caller.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -78,6 +78,16 @@ def settle(folder: Path, name: str) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(path, target)
         shutil.rmtree(ready)
+
+
+def is_unsettled(folder: Path, name: str) -> bool:
+    """Return whether a transaction is under way, or was when its program was killed."""
+    return any(path.exists() for path in _places(folder, name))
+
+
+def is_half_done(folder: Path, name: str) -> bool:
+    """Return whether some of its files may be in their places, and others not."""
+    return _places(folder, name)[1].exists()
 
 
 def _places(folder: Path, name: str) -> tuple[Path, Path]:
