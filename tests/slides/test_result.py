@@ -226,12 +226,65 @@ def test_what_does_not_fit_changes_nothing(result):
     before = snapshot(result.folder)
     with pytest.raises(NucSegError, match="can't be put in a place of"):
         result.put_back(Box(64, 400, 128, 561), part.labels, part.nuclei)
-    far = int(np.setdiff1d(result.centres.ids, np.append(part.nuclei["id"], part.foreign))[0])
-    other = part.nuclei.copy()
-    other.loc[0, "id"] = far
-    with pytest.raises(NucSegError, match=f"Nucleus {far} of the review has the number of one elsewhere"):
-        result.put_back(place, part.labels, other)
     assert snapshot(result.folder) == before
+
+
+def test_two_windows_put_back_one_after_the_other(result, made):
+    """Both have opened the result before; what the first has put back, and its ids, stay."""
+    labels, _ = made
+    other = SlideResult.open(result.folder)
+    first, second = result.read_region(Box(0, 256, 0, 400)), other.read_region(Box(320, 700, 0, 900))
+    assert first.next_id == second.next_id
+    new, nuclei, gone = edited(first)
+    result.put_back(first.place, new, nuclei)
+    mine, rows, also_gone = edited(second)
+    put = other.put_back(second.place, mine, rows)
+    assert (put.nuclei, put.lost) == (len(rows), ())
+    assert other.reviewed == [first.place, second.place]
+    table = consistent(other)
+    assert not {gone, also_gone} & set(table["id"])
+    after = np.asarray(other.levels[0][:])
+    np.testing.assert_array_equal(
+        after[first.place.slices] > 0,
+        np.where(np.isin(labels[first.place.slices], first.foreign), labels[first.place.slices], new) > 0,
+    )
+    drawn = np.unique(after[second.place.slices][mine == second.next_id])
+    assert drawn.tolist() == [first.next_id + 1]  # the other number was taken
+    result.up_to_date()  # by a window that has not seen the second part
+    assert SlideResult.open(result.folder).reviewed == [first.place, second.place]
+
+
+def test_a_result_opens_while_it_is_put_back_elsewhere(result, monkeypatch):
+    """Opening tidies up after programs that were killed, and must not take one at work for such."""
+    part = result.read_region(Box(64, 400, 128, 560))
+    new, nuclei, _ = edited(part)
+    commit = transaction.Transaction.commit
+
+    def look(change):
+        assert SlideResult.open(result.folder).summary["nuclei"] > 0
+        with pytest.raises(NucSegError, match="Another run is writing"):
+            SlideResult.open(result.folder).put_back(part.place, new, nuclei)
+        commit(change)
+
+    monkeypatch.setattr(transaction.Transaction, "commit", look)
+    result.put_back(part.place, new, nuclei)
+    assert part.next_id in set(consistent(SlideResult.open(result.folder))["id"])
+
+
+def test_a_review_of_an_earlier_result_fits_a_later_one(result, made, tmp_path):
+    """The slide was segmented again meanwhile: its numbers are those of other nuclei."""
+    part = result.read_region(Box(64, 400, 128, 560))
+    new, nuclei, gone = edited(part)
+    labels, table = made
+    turned = table.assign(id=len(table) + 1 - table["id"])
+    later = write(tmp_path / "again", np.where(labels, len(table) + 1 - labels, 0).astype(np.uint32), turned)
+    put = later.put_back(part.place, new, nuclei)
+    assert (put.nuclei, put.lost) == (len(nuclei), ())
+    assert len(consistent(later)) == len(table)  # one less, one more
+    after = np.asarray(later.levels[0][part.place.slices])
+    foreign = np.isin(labels[part.place.slices], part.foreign)
+    np.testing.assert_array_equal(after > 0, np.where(foreign, True, new > 0))
+    assert after[labels[part.place.slices] == gone].max() == 0
 
 
 @pytest.mark.parametrize("killed_at", range(0, 40, 3))
