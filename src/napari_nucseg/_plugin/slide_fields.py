@@ -22,7 +22,7 @@ class TargetField(QWidget):
         self.tissue = QCheckBox("Tissue only")
         self.tissue.setToolTip("Leave out glass, which is found on a small picture of the slide.")
         self.tissue.setChecked(True)
-        self.show_button = side_button("Show tissue", "Show what counts as tissue, as a layer.")
+        self.show_button = side_button("Show tissue", "Show what counts as tissue; again hides it.")
         self.show_button.clicked.connect(lambda: self.tissue_clicked.emit())
         self._line = hint()
         self._change = side_button("Folder…", "Choose where the results of the whole slide go.")
@@ -39,7 +39,7 @@ class TargetField(QWidget):
 
     def show_folder(self, folder: Path, there: bool) -> None:
         """Say where results go, and whether some are there."""
-        say(self._line, f"Results go to {folder.name}" + (", which holds some." if there else "."))
+        say(self._line, f"Results go to {folder.name}" + (" (some are there already)." if there else "."))
         self._line.setToolTip(str(folder))
 
 
@@ -65,8 +65,8 @@ class SlideBox(QWidget):
         self.resume_button = QPushButton("Resume the saved review of a region")
         self.export_button = QPushButton("Export GeoJSON")
         self.open_button = QPushButton("Open results of a slide…")
-        self.open_button.setToolTip("Show the results in a folder: choose its *_summary.json.")
-        self.resume_button.setToolTip("A review of a part of this slide was saved, and not yet put back.")
+        self.open_button.setToolTip("Show results and slide: choose its *_summary.json.")
+        self.resume_button.setToolTip("A review of a region was saved, and not yet put back into the slide.")
         for button, signal in (
             (self.review_button, self.review_clicked),
             (self.put_button, self.put_clicked),
@@ -122,6 +122,8 @@ class SlideBox(QWidget):
             tip += " The review under way is put back first."
         enable(self.review_button, why_not, tip)
         enable(self.resume_button, why_not, self.resume_button.toolTip())
-        enable(self.put_button, why_not, "Write the reviewed nuclei into labels and tables of the slide.")
+        enable(
+            self.put_button, why_not, "Write the reviewed nuclei into the slide's results; ends the review."
+        )
         enable(self.export_button, why_not, "Write all nuclei as they are now as GeoJSON for QuPath.")
-        enable(self.open_button, why_not, "Show the results in a folder: choose its *_summary.json.")
+        enable(self.open_button, why_not, "Show results and slide: choose its *_summary.json.")
