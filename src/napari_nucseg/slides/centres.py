@@ -45,7 +45,7 @@ class Centres:
     Parameters
     ----------
     table : DataFrame
-        id, centre_y, centre_x, and as far as there: class, score, area_um2, state.
+        id, centre_y, centre_x, and as far as there: class, score, area_um2.
     classes : sequence of str
         Others are counted as of no class.
 
@@ -75,7 +75,7 @@ class Centres:
             table[name].to_numpy(np.float32)[order] if name in table else np.full(n, np.nan, np.float32)
             for name in ("score", "area_um2")
         )
-        self.reviewed = _reviewed(table)[order]
+        self._totals = self._count(self.kinds)
         self._by_id = np.argsort(self.ids)
         self._sorted_ids = self.ids[self._by_id]
 
@@ -84,11 +84,7 @@ class Centres:
 
     def counts(self) -> NDArray[np.int64]:
         """Return the number of nuclei of every class, and last of those without one."""
-        return self._count(self.kinds)
-
-    def near(self, box: Box) -> int:
-        """Return about how many nuclei lie in a box: those of the squares that it touches."""
-        return int(sum(stop - start for start, stop in self._spans(box)))
+        return self._totals.copy()
 
     def look(self, box: Box, most: int, leave_out: NDArray[np.integer] | None = None) -> View:
         """Return what lies in a box.
@@ -150,10 +146,3 @@ def _kinds(table: pd.DataFrame, classes: tuple[str, ...]) -> NDArray[np.int16]:
         known = np.array([numbers.get(name, -1) for name in table["class"].cat.categories] + [-1], np.int16)
         return known[table["class"].cat.codes.to_numpy()]
     return pd.Index(classes).get_indexer(pd.Index(table["class"])).astype(np.int16)
-
-
-def _reviewed(table: pd.DataFrame) -> NDArray[np.bool_]:
-    if "state" not in table:
-        return np.zeros(len(table), np.bool_)
-    done: NDArray[np.bool_] = table["state"].astype(str).isin(["accepted", "edited", "drawn"]).to_numpy()
-    return done

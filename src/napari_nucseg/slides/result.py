@@ -167,7 +167,7 @@ class SlideResult:
     @cached_property
     def centres(self) -> Centres:
         """Columns of all nuclei, sorted by place; read when first asked for, which takes a second for a million."""
-        wanted = ("id", "centre_y", "centre_x", "class", "score", "area_um2", "state")
+        wanted = ("id", "centre_y", "centre_x", "class", "score", "area_um2")
         return Centres(self.table.read(wanted), self.classes)
 
     @property
