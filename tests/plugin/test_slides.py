@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections import deque
 from pathlib import Path
 
@@ -14,8 +15,11 @@ import tifffile
 from napari_nucseg._plugin import place as places
 from napari_nucseg._plugin import slide_review
 from napari_nucseg._plugin.questions import Choice
+from napari_nucseg._plugin.reader import get_reader, read_result
+from napari_nucseg._plugin.review_keeper import close_all, keeper_of
 from napari_nucseg._plugin.slide_results import add_result, slides_in
 from napari_nucseg._plugin.slide_run import default_folder, remaining
+from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.slide import as_source
 from napari_nucseg.models.registry import Model
 from napari_nucseg.slides.engine import Request as SlideRequest
@@ -136,6 +140,21 @@ def test_a_run_that_is_stopped_goes_on(slide, world, gated, monkeypatch):
     assert gated.windows > before
 
 
+def test_a_review_goes_on_while_a_slide_is_segmented(slide, gated):
+    slide.widget.region.box.setCurrentIndex(1)
+    gated.let(1000)
+    slide.run()
+    gated.gate = threading.Semaphore(0)
+    slide.widget.region.box.setCurrentIndex(0)
+    slide.widget.run_bar.run_button.click()
+    assert slide.widget.slides.run.running
+    assert not slide.widget.run_bar.run_button.isEnabled()
+    assert slide.widget.results.review is not None
+    assert slide.widget.review.panel._busy is None
+    gated.let(1000)
+    slide.until(lambda: not slide.widget.slides.run.running)
+
+
 def test_only_the_centres_in_view_are_in_the_layer(done):
     found = shown(done)
     camera = done.viewer.scene.camera
@@ -169,6 +188,17 @@ def test_results_open_by_the_panel_and_by_file_open(done, make_panel, world):
     third.viewer.layers.clear()
     third.viewer.open(str(world.result), plugin="napari-nucseg")
     third.until(lambda: bool(slides_in(third.viewer.layers)))
+
+
+def test_a_folder_is_opened_if_it_holds_the_results_of_one_slide(results, tmp_path):
+    assert get_reader(str(results)) is read_result
+    ((data, _, kind),) = read_result(str(results))
+    assert (data[0].shape, kind) == ((1536, 2048), "labels")
+    assert get_reader(str(tmp_path)) is None  # somebody else's
+    for name in ("a", "b"):
+        (tmp_path / f"{name}_labels.zarr").mkdir()
+        (tmp_path / f"{name}_summary.json").touch()
+    assert get_reader(str(tmp_path)) is None  # which one is for the user to say
 
 
 def test_results_that_are_there_are_asked_about(done, world):
@@ -275,8 +305,6 @@ def test_removing_the_layers_puts_the_review_back(done):
 
 
 def test_a_review_that_was_not_put_back_is_resumed(done, make_panel, world):
-    from napari_nucseg._plugin.review_keeper import close_all, keeper_of
-
     results = review(done)
     gone, _, new, place = edit(done, results)
     keeper = keeper_of(results.review)
@@ -296,6 +324,67 @@ def test_a_review_that_was_not_put_back_is_resumed(done, make_panel, world):
     found = set(SlideResult.open(world.result).centres.ids.tolist())
     assert new in found
     assert gone not in found
+
+
+def test_a_review_that_can_not_be_put_back_is_offered_again(done, monkeypatch):
+    """Its layers were removed, and the disk is full just then."""
+    found = shown(done)
+    results = review(done)
+    gone, _, _, _ = edit(done, results)
+
+    def full(*_):
+        raise NucSegError("no space left")
+
+    monkeypatch.setattr(SlideResult, "put_back", full)
+    done.viewer.layers.remove(results.labels)
+    done.until(lambda: done.widget.slides.busy is None and not done.widget.slides.review.is_open)
+    assert done.status == "no space left"
+    monkeypatch.undo()
+    done.until(done.widget.slides.box.resume_button.isVisible)
+    done.widget.slides.box.resume_button.click()
+    done.until(lambda: done.widget.slides.review.is_open)
+    put_back(done)
+    assert gone not in set(SlideResult.open(found.result.folder, "case 7").centres.ids.tolist())
+
+
+def test_layers_removed_while_they_are_put_back(done, monkeypatch):
+    found = shown(done)
+    results = review(done)
+    gone, _, _, _ = edit(done, results)
+    gate, puts, put = threading.Event(), [], SlideResult.put_back
+
+    def slow(*args):
+        puts.append(args)
+        assert gate.wait(30)
+        return put(*args)
+
+    monkeypatch.setattr(SlideResult, "put_back", slow)
+    done.widget.slides.box.put_button.click()
+    done.viewer.layers.remove(results.labels)
+    gate.set()
+    done.until(lambda: done.widget.slides.busy is None and not done.widget.slides.review.is_open)
+    assert len(puts) == 1
+    assert done.status.startswith("Put back: ")
+    assert gone not in set(found.result.centres.ids.tolist())
+
+
+def test_where_no_review_can_be_saved_beside_the_results_it_is_saved_elsewhere(done):
+    found = shown(done)
+    found.result.reviews.touch()  # in the place of the folder
+    results = review(done)
+    edit(done, results)
+    keeper = keeper_of(results.review)
+    done.until(lambda: keeper.saved_at is not None)
+    assert keeper.problem is None
+    assert keeper.folder.is_dir()
+
+
+def test_no_run_replaces_what_is_under_review(done, world):
+    results = review(done)
+    done.widget.run_bar.run_button.click()
+    assert world.asked == []
+    assert done.status == "A part of this slide is under review; put it back first."
+    assert done.widget.slides.review.results is results
 
 
 def test_a_run_again_keeps_the_reviewed_parts(done, world):

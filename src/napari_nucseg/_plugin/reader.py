@@ -83,8 +83,11 @@ def read_slide(path: str) -> list[LayerData]:
 
 
 def is_result(path: str | Path) -> bool:
-    """Return whether a path is that of the results of a slide: their labels or their summary."""
+    """Return whether a path is that of the results of one slide: their folder, their labels or their summary."""
     path = Path(path)
+    if path.is_dir() and not path.name.endswith("_labels.zarr"):
+        summaries = [p for p in path.glob("*_summary.json") if is_result(p)]
+        return len(summaries) == 1
     if path.name.endswith("_summary.json"):
         return path.with_name(path.name.removesuffix("_summary.json") + "_labels.zarr").is_dir()
     return path.name.endswith("_labels.zarr") and path.is_dir()

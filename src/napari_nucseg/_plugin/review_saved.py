@@ -146,12 +146,14 @@ class Archive:
     @staticmethod
     def new_folder(review: Review, base: Path | None) -> Path:
         """Return a free folder for a review, in the folder of the user's choice."""
-        from napari_nucseg.io.session_places import default_folder, free_name
+        from napari_nucseg.io.session_places import default_folder, free_name, is_writable
 
         own = review.labels.metadata[KEY].get("review_folder")
         if own is not None:
-            Path(own).parent.mkdir(parents=True, exist_ok=True)
-            return free_name(Path(own))
+            with suppress(OSError):  # on a disk that is read alone it is kept where reviews of images are
+                Path(own).parent.mkdir(parents=True, exist_ok=True)
+                if is_writable(Path(own).parent):
+                    return free_name(Path(own))
         return default_folder(described_path(review), review.labels.metadata[KEY]["image"], base)
 
     def open(self, folder: Path, image: Image, done: Callable[[Opened], None], parent: Any = None) -> None:

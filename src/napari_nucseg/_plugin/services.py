@@ -28,8 +28,12 @@ def _inspect_devices() -> DeviceReport:
 
 
 def _warm_up() -> None:
+    import numpy as np
+
+    from napari_nucseg._plugin.contour_kernel import outlines
     from napari_nucseg.session.warm_up import warm_up
 
+    outlines(np.zeros((1, 1), np.uint32), 0, 1, 0, 1, 1)
     warm_up()
 
 
@@ -45,7 +49,7 @@ class Services:
         Slow (imports torch); only called in a worker thread, as is `inspect_devices`.
     inspect_devices : () -> DeviceReport
     warm_up : ()
-        Has what edits need compiled, once after an installation; some seconds then. Called in a worker thread.
+        Has what edits and outlines need compiled, once after an installation; some seconds then. Called in a worker.
     ask_resume : (parent, folder) -> Choice
         Whether to go on with a review that was saved.
     ask_existing : (parent, name, count, edited) -> Choice

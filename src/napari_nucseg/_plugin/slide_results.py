@@ -69,7 +69,6 @@ class SlideLayers:
         self.view: View | None = None
         self.is_open, self._drawn = True, -1
         labels.metadata[SLIDE] = self
-        quick_contours(labels)
         self._courier, self._timer = _Courier(), QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(DRAW_MS)
@@ -252,10 +251,16 @@ def show_result(viewer: Any, result: SlideResult, image: Image | None = None) ->
     """
     data, options = labels_layer(result, image)
     labels = Labels(data, **options)
-    labels.contour = CONTOUR
-    labels.editable = False
+    _outline(labels)
     viewer.add_layer(labels)
     return SlideLayers(viewer, result, labels)
+
+
+def _outline(labels: Labels) -> None:
+    """Show outlines, from the first time on by the quick way; napari's own takes seconds for a window full."""
+    quick_contours(labels)
+    labels.contour = CONTOUR
+    labels.editable = False
 
 
 def attach_soon(result: SlideResult, data: list[Any]) -> None:
@@ -278,8 +283,7 @@ def attach_soon(result: SlideResult, data: list[Any]) -> None:
                 if outcome.error is not None:
                     show_error(str(outcome.error))
                     return
-                layer.contour = CONTOUR
-                layer.editable = False
+                _outline(layer)
                 SlideLayers(viewer, result, layer).show()
 
     work.start(read, done)

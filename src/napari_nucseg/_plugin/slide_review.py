@@ -43,7 +43,8 @@ MOST = 64_000_000
 """Pixels of the largest part of a slide that is reviewed at once."""
 
 CURRENT = "current.nucseg"
-"""Name of the folder that the review under way is saved in; it is renamed once it was put back."""
+"""Name of the folder that the review under way is saved in, or current-2 and so on where another window has that one.
+It is renamed once the review was put back."""
 
 PUTTING = "The review is being put back into the slide; wait for the end."
 TITLE = "review"
@@ -101,8 +102,9 @@ class SlideReview:
         """Return the review of a part of a slide that was saved and never put back, None where there is none."""
         if slide is None:
             return None
-        folder = slide.result.reviews / CURRENT
-        return folder if folder.is_dir() and folder not in kept_folders() else None
+        stem, suffix = CURRENT.split(".")
+        found = sorted(slide.result.reviews.glob(f"{stem}*.{suffix}"))
+        return next((folder for folder in found if folder not in kept_folders()), None)
 
     def start(self, slide: SlideLayers, image: Image, request: Request) -> None:
         """Cut a part out and begin its review.
@@ -172,23 +174,43 @@ class SlideReview:
     def _on_opened(
         self, slide: SlideLayers, image: Image, request: Request, models: Any, opened: Opened
     ) -> None:
-        usable = request_for(opened, request, models)
         place = from_list(opened.snapshot.about.get("place"))
+        if place is None:
+            _give_back(opened)
+            self._say("The saved review does not say where it belongs; open it by itself.", True)
+            return
+        # what the border cuts now: the slide may have been segmented again
+        look = partial(_foreign, slide.result, place)
+        usable = request_for(opened, request, models)
+        self._worker = work.start(look, partial(self._on_looked, slide, image, request, usable, opened))
+        self.changed.emit()
+
+    def _on_looked(
+        self,
+        slide: SlideLayers,
+        image: Image,
+        request: Request,
+        usable: Request | None,
+        opened: Opened,
+        outcome: work.Outcome,
+    ) -> None:
+        self._worker = None
+        if self._flow.closed or image not in self._viewer.layers or not slide.is_open:
+            _give_back(opened)
+            self.changed.emit()
+            return
         try:
-            if place is None:
-                raise NucSegError("The saved review does not say where it belongs; open it by itself.")
+            if outcome.error is not None:
+                raise outcome.error
             results, session = restore(opened, image, request, usable)
-        except NucSegError as error:
-            if opened.store is not None:
-                opened.store.close()
+        except Exception as error:
+            _give_back(opened)
             self._say(report_error(error), True)
+            self.changed.emit()
             return
         results.about["review_folder"] = str(slide.result.reviews / CURRENT)
         self._archive.expect(session, opened)
-        from napari_nucseg.slides.result import border_ids
-
-        before = np.asarray(slide.result.levels[0][place.slices])
-        self._begin(slide, image, results, session, usable, border_ids(before, place, slide.result.shape))
+        self._begin(slide, image, results, session, usable, outcome.value)
         self._say("The review of this part goes on where you left it.", False)
 
     def _begin(
@@ -245,6 +267,11 @@ class SlideReview:
         free()
         if outcome.error is not None:  # the review is there, and saved
             self._say(report_error(outcome.error), True)
+            if self.results is not None and self.results.labels not in self._viewer.layers:
+                keeper = keeper_of(review)
+                if keeper is not None:
+                    keeper.closed.connect(self.changed.emit)  # then it can be resumed
+                self._end()
             self.changed.emit()
             return
         put: Put = outcome.value
@@ -288,6 +315,8 @@ class SlideReview:
         elif event.value == results.labels:
             disconnect_all(self._removed, self._on_removed)
             review = self._review
+            if self._worker is not None:  # it is being put back already, as it is
+                return
             if review is not None and results_edited(review):
                 self._put(review, shot_of(review, results, image), lambda: None, None)
             else:
@@ -381,6 +410,18 @@ def _put(result: SlideResult, shot: Snapshot) -> Put:
     put = result.put_back(place, np.asarray(shot.labels, np.uint32), table)
     _ = result.centres
     return put
+
+
+def _foreign(result: SlideResult, place: Box) -> NDArray[np.uint32]:
+    """Return the nuclei that a place cuts; in another thread."""
+    from napari_nucseg.slides.result import border_ids
+
+    return border_ids(np.asarray(result.levels[0][place.slices]), place, result.shape)
+
+
+def _give_back(opened: Opened) -> None:
+    if opened.store is not None:
+        opened.store.close()
 
 
 def _set_aside(folder: Path) -> None:

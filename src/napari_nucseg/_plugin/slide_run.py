@@ -170,6 +170,8 @@ def _segment(
     open_image: Callable[[], ImageSource], request: Request, target: Target, load: Loader, ticker: Ticker
 ) -> Done:
     from napari_nucseg.slides.again import carry_over, replace_result, work_folder
+    from napari_nucseg.slides.transaction import settle
+    from napari_nucseg.slides.workdir import WorkFolder
 
     folder = work_folder(target.folder, target.stem) if target.again else target.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -190,9 +192,13 @@ def _segment(
     ticker.start("Reading the results", "")
     carried = 0
     if target.again:
-        old, new = (SlideResult.open(at, target.stem) for at in (target.folder, folder))
-        carried = carry_over(old, new)
-        replace_result(old, new)
+        with WorkFolder(
+            target.folder, target.stem
+        ):  # no window puts a part back into what is about to be replaced
+            settle(target.folder, target.stem)
+            old, new = (SlideResult.open(at, target.stem) for at in (target.folder, folder))
+            carried = carry_over(old, new)
+            replace_result(old, new)
         with suppress(OSError):
             folder.rmdir()
     result = SlideResult.open(target.folder, target.stem)

@@ -78,6 +78,7 @@ class SlideSection:
         self.review.changed.connect(refresh)
         self._image: Image | None = None
         self._heard: list[SlideLayers] = []
+        self._folders: dict[tuple[Path | None, str], Path] = {}
         self._worker: Any = None
         self._working = ""
         self.ticker = Ticker()
@@ -120,7 +121,14 @@ class SlideSection:
     def folder(self, image: Image) -> Path:
         """Return where the results of an image go."""
         chosen = image.metadata.get(FOLDER)
-        return Path(chosen) if chosen else default_folder(image)
+        if chosen:
+            return Path(chosen)
+        key = (path_of(image), image.name)
+        if (
+            key not in self._folders
+        ):  # a file is made to see whether one can be: once, since the disk may be far away
+            self._folders[key] = default_folder(image)
+        return self._folders[key]
 
     def follow(self, whole: bool, why_not: str | None) -> None:
         """Show what there is, and enable what can be done.
@@ -134,6 +142,7 @@ class SlideSection:
         """
         image, slide = self._image, self.slide
         self.target.setVisible(self.is_large and whole)
+        self.target.setEnabled(not self.run.running)  # which has taken what they say
         if image is not None and self.is_large:
             folder = self.folder(image)
             self.target.show_folder(folder, existing(folder, stem_for(image)))
@@ -144,6 +153,9 @@ class SlideSection:
 
     def start(self, image: Image, request: Request, parent: Any = None) -> None:
         """Segment a whole slide, if need be after asking what to do with the results there are."""
+        if self.review.is_open:
+            self._say("A part of this slide is under review; put it back first.", True)
+            return
         folder, stem = self.folder(image), stem_for(image)
         choice = Choice.REPLACE
         if existing(folder, stem):

@@ -235,7 +235,12 @@ class NucSegWidget(QWidget):
     @property
     def _busy(self) -> str | None:
         """Why neither a run nor an edit can begin, None where they can."""
-        return self.flow.busy or self.slides.busy or self.files.importer.why_busy or self.review.busy
+        return self.slides.busy or self._busy_here
+
+    @property
+    def _busy_here(self) -> str | None:
+        """Why the review that is shown can't be edited, None where it can."""
+        return self.flow.busy or self.files.importer.why_busy or self.review.busy
 
     def _why_no_click(self) -> str | None:
         """Return why image and model can't be used, None where they can."""
@@ -257,14 +262,19 @@ class NucSegWidget(QWidget):
             return "No model is installed; add one from a folder."
         return None
 
+    @property
+    def _gone(self) -> bool:
+        """Whether there is nothing to show anything in; napari destroys the panel of a closed window without a word."""
+        return self._closed or self.flow.closed
+
     def set_status(self, text: str, alarm: bool = False) -> None:
         """See `FlowView`."""
-        if not self._closed:
+        if not self._gone:
             self.run_bar.set_status(text, alarm)
 
     def show_results(self, results: ResultLayers | None) -> None:
         """See `FlowView`."""
-        if self._closed:
+        if self._gone:
             return
         self._results_box.setVisible(results is not None)
         if results is not None:
@@ -282,7 +292,8 @@ class NucSegWidget(QWidget):
 
     def _follow_review(self, results: ResultLayers | None) -> None:
         review = None if results is None else results.review
-        busy = self._busy
+        # a run of a whole slide keeps nobody from reviewing
+        busy = self._busy if review is None else self._busy_here
         self.files.follow(review)
         self.review.follow(review, busy or (self._why_no_click() if review is None else None), busy)
 
@@ -291,7 +302,7 @@ class NucSegWidget(QWidget):
 
     def refresh(self) -> None:
         """See `FlowView`."""
-        if self._closed:
+        if self._gone:
             return
         controller, importer = self.flow.controller, self.files.importer
         ticker = importer.ticker if importer.busy else self.slides.following
