@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari_nucseg._plugin import work
-from napari_nucseg._plugin.compute import Cancelled, Loader, Request, Ticker, WatchedRuntime, source_of
+from napari_nucseg._plugin.compute import Cancelled, Loader, Request, Ticker, source_of, watched
 from napari_nucseg.errors import NucSegError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def fill(request: Request, load: Loader, cache: FieldCache, boxes: Sequence[Box]
             f"The image has {image.shape} pixels at the model's resolution, but its nuclei were found at "
             f"{cache.shape}; run the model again."
         )
-    runtime = WatchedRuntime(load(request.model, request.device), ticker)
+    runtime = watched(load(request.model, request.device), ticker)
     for box in boxes:
         gap = cache.missing(box)  # which the boxes before may have filled
         if gap is not None:
