@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import napari_nucseg as nn
 from napari_nucseg import inference
-from napari_nucseg.core.decode import DecodeConfig, decode
+from napari_nucseg.core.decode import DecodeConfig, compress, decode
 from napari_nucseg.core.metrics import panoptic_quality
 from napari_nucseg.core.tiling import Box
 from napari_nucseg.core.tissue import TissueMask
@@ -212,6 +214,57 @@ def test_of_tissue_only_nuclei_centred_in_it_are_kept_whatever_the_tiles(big):
         assert same_partition(np.where(np.isin(whole, wanted["id"]), whole, 0), labels)
     few = make_plan(big, FakeRuntime(), fake_card(), mpp=0.25, tile=100, tissue=tissue)
     assert 0 < len(few.tiles) < 20
+
+
+@settings(deadline=None)
+@given(st.integers(16, 300), st.integers(16, 90), st.floats(0.3, 1.2), st.integers(64, 200), st.data())
+def test_no_tile_is_left_out_that_may_own_a_nucleus_in_tissue(height, width, mpp, tile, data):
+    """Also where level 0 is coarser than the model, and a tile's last pixel lies in one that is the next tile's."""
+    image = np.zeros((height, width, 3), np.uint8)
+    whole = make_plan(image, FakeRuntime(), fake_card(), mpp=mpp, tile=tile)
+    index = data.draw(st.sampled_from(whole.tiles))
+    owned = whole.grid.owned(index)
+    corner = data.draw(st.sampled_from([(owned.y0, owned.x0), (owned.y1 - 1, owned.x1 - 1)]))
+    mask = np.zeros((height, width), bool)
+    row, col = np.floor(whole.image.scale.to_level0(np.array([corner])) + 0.5).astype(int)[0]
+    mask[row, col] = True
+    tissue = TissueMask(mask, mask.shape, (1.0, 1.0))
+    plan = make_plan(image, FakeRuntime(), fake_card(), mpp=mpp, tile=tile, tissue=tissue)
+    assert index in plan.tiles
+
+
+def test_where_there_is_no_tissue_there_are_no_nuclei(synthetic):
+    tissue = TissueMask(np.zeros((4, 4), bool), synthetic.image.shape[:2], (128.0, 128.0))
+    plan = make_plan(synthetic.image, FakeRuntime(), fake_card(), mpp=0.25, tissue=tissue)
+    result = collect(run(plan), plan)
+    assert (len(plan.tiles), len(result.nuclei), result.labels.max()) == (0, 0, 0)
+    full = segment(synthetic.image)[1]
+    assert list(result.nuclei.columns) == list(full.columns)
+    kinds = result.nuclei.dtypes == full.dtypes
+    assert kinds.drop("class").all()
+
+
+@pytest.mark.parametrize("side", [544, 541])
+def test_the_network_is_laid_out_for_the_shape_of_most_windows(big, side):
+    """Also where the image ends between two strides, and windows at its edge are mirrored up to the next."""
+
+    class Laid(FakeRuntime):
+        lanes, shapes = 2, ()
+
+        def expect(self, shape):
+            self.shapes = (*self.shapes, shape)
+
+        def fields(self, rgb, part):
+            return compress(self(rgb), fake_card().layout).crop(*part.slices)
+
+    runtime = Laid()
+    tall = np.tile(big, (2, 1, 1))[:1100, :side]
+    plan = make_plan(tall, runtime, fake_card(), mpp=0.25, tile=200)
+    few = make_plan(tall, runtime, fake_card(), mpp=0.25)
+    result = collect(run(plan), plan)
+    whole = collect(run(few), few)
+    assert runtime.shapes == (plan.grid.window_shape, None)
+    assert same_partition(whole.labels, result.labels)
 
 
 def test_a_tile_too_small_is_refused(synthetic):

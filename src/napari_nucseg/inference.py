@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from napari_nucseg.core.decode import DecodeConfig, Fields, compress, decode, warm_up
 from napari_nucseg.core.field_cache import FieldCache
 from napari_nucseg.core.measure import measure
-from napari_nucseg.core.tiling import BLOCK, CELL, STRIDE, Box, Grid, Index, Sweep, window_around
+from napari_nucseg.core.tiling import BLOCK, CELL, STRIDE, Box, Grid, Index, Sweep, up, window_around
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.resample import Resampled
 from napari_nucseg.io.slide import Mpp, SlideImage, as_source
@@ -221,7 +221,9 @@ def make_plan(
     whole = Box(0, resampled.shape[0], 0, resampled.shape[1])
     wanted = set(grid.cells(whole if region is None else resampled.scale.to_model(region.box)))
     if tissue is not None:
-        wanted = {t for t in wanted if tissue.touches(resampled.scale.covered(grid.owned(t))[0])}
+        # a pixel more, since the centre of a nucleus at an edge may be nearer to the next tile's pixels of level 0
+        areas = {t: resampled.scale.covered(grid.owned(t))[0].grown(1, source.shape) for t in wanted}
+        wanted = {t for t, area in areas.items() if tissue.touches(area)}
     blocks = (tuple(t for t in block if t in wanted) for block in grid.blocks())
     return Plan(
         image=resampled,
@@ -425,8 +427,9 @@ def run_tiles(plan: Plan, tiles: Sequence[Index], keep: Keep | None = None) -> G
         return
     sweep = plan.sweep(tiles)
     if isinstance(plan.runtime, FieldRuntime):
+        shapes = [sweep.seen(window).shape for window in sweep.windows]
         shape = plan.grid.window_shape
-        alike = sum(sweep.seen(w).shape == shape for w in sweep.windows)
+        alike = sum((up(height), up(width)) == shape for height, width in shapes)  # as they are mirrored
         plan.runtime.expect(shape if alike > FEW else None)
     store, jobs = _FieldStore(plan, sweep), deque[Future[Tile]]()
     lanes = plan.runtime.lanes if isinstance(plan.runtime, FieldRuntime) else 1
@@ -630,15 +633,29 @@ def collect(
             progress(tile.done, tile.total)
     seconds = time.perf_counter() - began
     log.info("%.1f MP in %.1f s with %s", math.prod(source.shape) / 1e6, seconds, plan.runtime.name)
-    return Result(labels, join_tables(tables), source.mpp, plan.card, plan.runtime.name, name)
+    return Result(
+        labels, join_tables(tables, plan.card.classes), source.mpp, plan.card, plan.runtime.name, name
+    )
 
 
-def join_tables(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """Join the tables of tiles; empty ones keep the columns."""
+def join_tables(tables: Sequence[pd.DataFrame], classes: Sequence[str]) -> pd.DataFrame:
+    """Join the tables of tiles; if none holds a nucleus, the columns are there all the same."""
     import pandas as pd
 
     filled = [t for t in tables if len(t)]
-    return pd.concat(filled or tables[:1], ignore_index=True)
+    return pd.concat(filled, ignore_index=True) if filled else no_nuclei(classes)
+
+
+def no_nuclei(classes: Sequence[str]) -> pd.DataFrame:
+    """Return the table of an image without nuclei; its columns are those of `Result.nuclei`."""
+    import pandas as pd
+
+    kinds = dict.fromkeys(("centre_y", "centre_x"), "f8") | {"class": "O", "score": "f4"}
+    kinds |= dict.fromkeys((f"prob_{name}" for name in classes), "f4")
+    kinds |= dict.fromkeys(
+        ("area_um2", "perimeter_um", "eccentricity", "solidity", "mean_haematoxylin"), "f8"
+    )
+    return pd.DataFrame({name: np.zeros(0, kind) for name, kind in ({"id": "u4"} | kinds).items()})
 
 
 def adjusted(card: Card, **changes: Any) -> DecodeConfig:

@@ -12,7 +12,7 @@ import tifffile
 
 from napari_nucseg.core.tissue import TissueConfig
 from napari_nucseg.errors import NucSegError
-from napari_nucseg.inference import collect, make_plan, run
+from napari_nucseg.inference import collect, make_plan, no_nuclei, run
 from napari_nucseg.io.atomic import told
 from napari_nucseg.io.omezarr import open_labels
 from napari_nucseg.slides import careful, outputs
@@ -101,7 +101,7 @@ def test_a_slide_without_any_nucleus_has_results_with_columns(ask, tmp_path):
 
 
 def test_the_empty_table_has_the_columns_and_types_of_a_full_one(whole):
-    empty = outputs.no_nuclei(CARD.classes)
+    empty = no_nuclei(CARD.classes)
     assert empty.columns.tolist() == whole.nuclei.columns.tolist()
     numbers = [c for c in empty.columns if c != "class"]
     assert empty[numbers].dtypes.equals(whole.nuclei[numbers].dtypes)

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from napari_nucseg.core.tiling import Box
 from napari_nucseg.errors import NucSegError
-from napari_nucseg.inference import Tile
+from napari_nucseg.inference import Tile, no_nuclei
 from napari_nucseg.slides import store as store_module
-from napari_nucseg.slides.outputs import no_nuclei
 from napari_nucseg.slides.store import TileStore, fingerprint, identity
 from napari_nucseg.slides.tilefile import DamagedTile, pack, unpack
 

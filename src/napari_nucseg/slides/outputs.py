@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_nucseg.errors import NucSegError
+from napari_nucseg.inference import no_nuclei
 from napari_nucseg.io.export import write_labels
 from napari_nucseg.io.geojson import GeoJsonWriter
 from napari_nucseg.io.omezarr import LabelPyramid, open_labels
@@ -187,18 +188,6 @@ def _told(folder: Path) -> Iterator[None]:
         if isinstance(error.__cause__, OSError):
             raise cannot_write(folder, error.__cause__) from error
         raise
-
-
-def no_nuclei(classes: Sequence[str]) -> pd.DataFrame:
-    """Return the table of a slide without nuclei; its columns are those of `Result.nuclei`."""
-    import pandas as pd
-
-    kinds = dict.fromkeys(("centre_y", "centre_x"), "f8") | {"class": "O", "score": "f4"}
-    kinds |= dict.fromkeys((f"prob_{name}" for name in classes), "f4")
-    kinds |= dict.fromkeys(
-        ("area_um2", "perimeter_um", "eccentricity", "solidity", "mean_haematoxylin"), "f8"
-    )
-    return pd.DataFrame({name: np.zeros(0, kind) for name, kind in ({"id": "u4"} | kinds).items()})
 
 
 def parquet_is_there() -> bool:
