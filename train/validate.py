@@ -72,7 +72,7 @@ class Predicted:
     def of(cls, item: AnnotatedImage, task: Predictor, card: Card) -> Predicted:
         """Run a task on one whole image, in the windows in which a user's image is computed."""
         image = Resampled(as_source(item.image, Mpp(item.mpp, f"the data set {item.dataset}")), card.mpp)
-        grid, runtime = Grid(image.shape, margin=0), TaskRuntime(task)
+        grid, runtime = Grid(image.shape, halo=card.halo, margin=0), TaskRuntime(task)
         fields = Fields.empty(image.shape, len(card.classes))
         for cell in grid.cells():
             owned = grid.owned(cell)
