@@ -72,6 +72,8 @@ class LabelStore:
             self._version += 1
             self._cache.clear()
             self._bytes = 0
+            for future in self._coming.values():
+                future.cancel()
             self._coming.clear()
             if levels is not None:
                 self._arrays = list(levels)
@@ -82,7 +84,7 @@ class LabelStore:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def read(self, level: int, box: Box, patience: float | None) -> NDArray[np.uint32]:
-        """Return the labels of a box; zeros for chunks that are not there within some seconds, where that matters."""
+        """Return the labels of a box; zeros for chunks that are not there within some seconds, if not None."""
         tall, wide = self._arrays[level].chunks
         out = np.zeros(box.shape, np.uint32)
         keys = [
@@ -90,9 +92,13 @@ class LabelStore:
             for r in range(box.y0 // tall, -(-box.y1 // tall))
             for c in range(box.x0 // wide, -(-box.x1 // wide))
         ]
-        futures = [future for future in map(self._request, keys) if future is not None]
-        if futures:
-            wait(futures, patience)
+        if patience is None:  # at once, not behind all that was asked for before
+            for key in keys:
+                self._read_now(key)
+        else:
+            futures = [future for future in map(self._request, keys) if future is not None]
+            if futures:
+                wait(futures, patience)
         for key in keys:
             with self._lock:
                 chunk = self._cache.get(key)
@@ -119,6 +125,14 @@ class LabelStore:
                     return None
             return self._coming[key]
 
+    def _read_now(self, key: Key) -> None:
+        with self._lock:
+            known, version = key in self._cache, self._version
+            if known:
+                self._cache.move_to_end(key)
+        if not known:
+            self._load(key, version)
+
     def _load(self, key: Key, version: int) -> None:
         level, row, col = key
         array = self._arrays[level]
@@ -132,6 +146,7 @@ class LabelStore:
         with self._lock:
             if version == self._version:
                 self._coming.pop(key, None)
+            if version == self._version and key not in self._cache:
                 self.arrivals += known is not None
                 self._cache[key] = known
                 self._bytes += 0 if known is None else known.nbytes

@@ -296,8 +296,12 @@ class SlideReview:
                 self._viewer.layers.remove(layer)
         if slide is not None and slide.is_open:
             slide.renew()
+            self._viewer.layers.selection.active = slide.labels
         lost = f" {len(put.lost)} had no room beside nuclei that the border cuts." if put.lost else ""
-        self._say(f"Put back: {put.nuclei:,} nuclei, {put.before:,} before.{lost}", bool(put.lost))
+        self._say(
+            f"Put back: the region has {put.nuclei:,} nuclei now, {put.before:,} before.{lost}",
+            bool(put.lost),
+        )
         if waits:
             self.changed.emit()
         else:

@@ -15,6 +15,7 @@ from napari_nucseg._plugin import work
 from napari_nucseg._plugin.compute import Request, Ticker
 from napari_nucseg._plugin.flow import report_error
 from napari_nucseg._plugin.images import level0_shape, placed
+from napari_nucseg._plugin.parts import enable
 from napari_nucseg._plugin.place import is_large
 from napari_nucseg._plugin.questions import Choice
 from napari_nucseg._plugin.slide_fields import SlideBox, TargetField
@@ -150,6 +151,9 @@ class SlideSection:
         self._hear(slide)
         self._show(slide)
         self.box.allow(self.review.is_open, self.review.saved(slide) is not None, why_not)
+        if image is None and why_not is None:
+            for button in (self.box.review_button, self.box.resume_button):
+                enable(button, "Open the slide itself, too; a review looks at its pixels.", "")
 
     def start(self, image: Image, request: Request, parent: Any = None) -> None:
         """Segment a whole slide, if need be after asking what to do with the results there are."""
