@@ -84,7 +84,8 @@ def ask_slide(parent: Any, folder: Path, count: int, reviewed: int) -> Choice:
     text = f"'{folder}' holds results of this slide already, with {_nuclei(count)}."
     box = QMessageBox(QMessageBox.Icon.Question, "NucSeg", text, QMessageBox.StandardButton.NoButton, parent)
     regions = "1 region" if reviewed == 1 else f"{reviewed:,} regions"
-    kept = f"You have reviewed {regions} of it; these are kept as they are. " if reviewed else ""
+    stay = "it is kept as it is" if reviewed == 1 else "these are kept as they are"
+    kept = f"You have reviewed {regions} of it; {stay}. " if reviewed else ""
     box.setInformativeText(f"Show them, or segment the slide again? {kept}")
     show = box.addButton("Show these results", QMessageBox.ButtonRole.AcceptRole)
     words = f"Segment again, keep {regions}" if reviewed else "Segment again, replace them"
