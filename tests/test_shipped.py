@@ -1,5 +1,8 @@
 """The shipped student: its card, its size, and that it does on a whole image what it does in tiles."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -87,3 +90,28 @@ def test_saving_and_reading_back(model, synthetic, tmp_path):
     np.testing.assert_array_equal(tifffile.imread(paths[0]), result.labels)
     assert pd.read_csv(paths[1])["id"].tolist() == result.nuclei["id"].tolist()
     assert len(json.loads(paths[2].read_text())["features"]) == len(result.nuclei)
+
+
+LANES = """
+import threading
+import numpy as np
+from napari_nucseg.models.registry import find_model
+from napari_nucseg.models.runtime import load_runtime
+
+runtime, gate = load_runtime(find_model("default"), "cpu"), threading.Barrier(2)
+
+def answer():
+    gate.wait()
+    runtime(np.zeros((64, 64, 3), np.uint8))
+
+threads = [threading.Thread(target=answer) for _ in range(2)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_the_first_answers_of_two_lanes_do_not_wait_for_each_other():
+    """In a process of its own, since only its very first answers could."""
+    subprocess.run([sys.executable, "-c", LANES], check=True, timeout=120)

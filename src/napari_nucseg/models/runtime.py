@@ -276,6 +276,10 @@ class OpenVINORuntime:
         self._any = self._compile(None)
         self._expected: tuple[tuple[int, int], _Requests] | None = None
         self.name = f"OpenVINO {openvino.__version__.split('-')[0]} (CPU, {precision})"
+        # OpenVINO makes its tables of types at the first answer, holding a lock of its own while it lets go of the
+        # interpreter's: two lanes that begin at the same moment would wait for each other for ever
+        with self._answer(np.zeros((64, 64, 3), np.uint8)):
+            pass
 
     def expect(self, shape: tuple[int, int] | None) -> None:
         """See `FieldRuntime.expect`: OpenVINO shares the memory of its layers only where it knows their sizes."""
