@@ -201,6 +201,14 @@ def test_several_images_have_a_manifest(slide, out, runtimes, tmp_path):
     assert "bad.tif" in rows["bad"]["reason"]
 
 
+def test_the_log_of_a_job_says_how_far_it_is(slide, out, runtimes, capsys, monkeypatch):
+    monkeypatch.setattr(batch, "_MINUTE", 0)
+    assert run(slide, "-o", out, "--format", "csv") == 0
+    said = capsys.readouterr().err
+    assert f"slide: 3 of {TILES} tiles, " in said
+    assert f"slide: {TILES} of {TILES} tiles, " in said
+
+
 def test_a_tile_that_is_too_small_is_told(slide, out, runtimes, capsys):
     assert cli.main(["segment", str(slide), "-o", str(out), "--tile", "5"]) == 2
     assert "5 pixels" in capsys.readouterr().err

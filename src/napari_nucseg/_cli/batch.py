@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
 
+_MINUTE = 60.0
+
 
 @dataclass(frozen=True)
 class Job:
@@ -103,10 +105,30 @@ def segment_source(source: ImageSource, loaded: Loaded, stem: str) -> Result:
         tiles.close()  # joins the threads, on Ctrl-C too
 
 
+class Pulse:
+    """Says how far a run is once a minute, where no progress bar is seen: in the log of a batch job.
+
+    Parameters
+    ----------
+    warn : callable
+        Takes a line.
+    """
+
+    def __init__(self, warn: Say) -> None:
+        self._warn, self._last = warn, time.monotonic()
+
+    def beat(self, what: str, done: int, total: int, nuclei: int) -> None:
+        """Say it if it is time."""
+        if time.monotonic() - self._last >= _MINUTE:
+            self._last = time.monotonic()
+            self._warn(f"{what}: {done} of {total} tiles, {nuclei:,} nuclei")
+
+
 def show(steps: Generator[Progress, None, Summary], stem: str, warn: Say) -> Summary:
     """Run a slide to its end, with a progress bar on stderr where that is a terminal; notes go to `warn`."""
     from tqdm import tqdm
 
+    pulse = Pulse(warn)
     bar = tqdm(desc=stem, total=1, leave=False, file=sys.stderr, unit="tile", disable=None)
     try:
         while True:
@@ -117,7 +139,9 @@ def show(steps: Generator[Progress, None, Summary], stem: str, warn: Say) -> Sum
                 return summary
             if step.note:
                 warn(step.note)
-            if not bar.disable:
+            if bar.disable:
+                pulse.beat(stem, step.done, step.total, step.nuclei)
+            else:
                 bar.initial = step.resumed  # speed and time left are those of this run
                 bar.total, bar.n = step.total or None, step.done
                 words = {"tissue": "looking for tissue", "write": "writing"}.get(step.stage)

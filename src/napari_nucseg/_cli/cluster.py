@@ -7,7 +7,17 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from napari_nucseg._cli.batch import Counts, Job, OtherResults, Voice, enter, line_of, still_missing, tell
+from napari_nucseg._cli.batch import (
+    Counts,
+    Job,
+    OtherResults,
+    Pulse,
+    Voice,
+    enter,
+    line_of,
+    still_missing,
+    tell,
+)
 from napari_nucseg._cli.inputs import shown
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.slide import as_source, read_image
@@ -59,9 +69,11 @@ def on_a_cluster(tasks: list[Task], mpp: Mpp | None, job: Job, voice: Voice) -> 
         )
         cohort = Cohort(tuple(todo), model, name, job.device, mpp, job.out, job.options, Loaded.of)
         by_stem = {task.stem: task for task in tasks}
+        voice.warn(f"Waiting for the Dask cluster ({job.scheduler})")
         with client_of(str(job.scheduler)) as client:
+            workers = len(client.nthreads())
             voice.warn(
-                f"{model} on {client.scheduler.address}, {len(client.nthreads())} workers; weights: "
+                f"{model} on {client.scheduler.address}, {workers} worker{'s'[: workers != 1]}; weights: "
                 f"{model.card.licence}. {model.card.caution}".rstrip()
             )
             _follow(cohort, client, by_stem, (counts, manifest), voice)
@@ -84,13 +96,17 @@ def _follow(
     from tqdm import tqdm
 
     counts, manifest = books
+    pulse = Pulse(voice.warn)
     steps = segment_cohort(cohort, client)
     bar = tqdm(total=1, leave=False, file=sys.stderr, unit="tile", disable=None)
     try:
         for step in steps:
             if isinstance(step, SlideEnd):
                 enter(manifest, _end(step, tasks[step.slide.stem], counts, voice), voice)
-            elif not bar.disable:
+            elif bar.disable:
+                what = f"{step.slides} of {len(cohort.slides)} slides"
+                pulse.beat(what, step.done, step.total, step.nuclei)
+            else:
                 bar.total, bar.n = step.total or None, step.done
                 bar.set_description(f"{step.slides} of {len(cohort.slides)} slides", refresh=False)
                 bar.set_postfix_str(f"{step.nuclei:,} nuclei")
