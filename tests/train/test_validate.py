@@ -88,8 +88,15 @@ def test_an_image_of_any_size_is_computed_in_windows(dataset, monkeypatch):
     sizes = []
     predict = task.predict
     monkeypatch.setattr(task, "predict", lambda image: sizes.append(image.shape) or predict(image))
-    monkeypatch.setattr("train.validate.Grid", lambda shape, margin: Grid(shape, cell=32, halo=16, margin=margin))
+    halos = []
+
+    def small(shape, halo, margin):
+        halos.append(halo)
+        return Grid(shape, cell=32, halo=16, margin=margin)
+
+    monkeypatch.setattr("train.validate.Grid", small)
     windows = Predicted.of(item, task, card).fields
+    assert halos == [card.halo]
     assert len(sizes) > 1
     assert max(s[2] for s in sizes) <= 64  # and as wide as the image
     for name in ("foreground", "centre", "type"):
