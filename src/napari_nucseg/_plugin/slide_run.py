@@ -155,7 +155,7 @@ class SlideRun:
         task = partial(
             _segment, partial(open_source, image, request), request, target, self._load, self.ticker
         )
-        self._worker = work.start(task, partial(self._on_done, done))
+        self._worker = work.start(task, partial(self._on_done, done), self.ticker.stop)
 
     def cancel(self) -> None:
         """Stop soon; the finished tiles are kept."""

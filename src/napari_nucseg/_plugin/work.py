@@ -28,7 +28,9 @@ class Outcome:
     error: Exception | None = None
 
 
-def start(work: Callable[[], Any], done: Callable[[Outcome], None]) -> Any:
+def start(
+    work: Callable[[], Any], done: Callable[[Outcome], None], stop: Callable[[], None] | None = None
+) -> Any:
     """Begin work in another thread.
 
     Parameters
@@ -36,6 +38,8 @@ def start(work: Callable[[], Any], done: Callable[[Outcome], None]) -> Any:
     work : callable ()
     done : callable (Outcome)
         Called in the thread of the window.
+    stop : callable (), optional
+        Makes the work end soon. napari asks for that when it is closed, and then waits for all work to end.
 
     Returns
     -------
@@ -43,6 +47,8 @@ def start(work: Callable[[], Any], done: Callable[[Outcome], None]) -> Any:
         To be held until `done` is called.
     """
     worker = create_worker(_attempt, work, _start_thread=False, _worker_class=None)
+    if stop is not None:
+        worker.quit = stop
     worker.returned.connect(done)
     worker.finished.connect(lambda: _running.discard(worker))
     _running.add(worker)

@@ -47,11 +47,11 @@ def compress(
 def encode(raw, finest, span):
     """Return raw values as 16-bit codes: steps of 1 / finest from -span to span."""
     out = np.empty(raw.shape, np.uint16)
-    flat, codes = raw.ravel(), out.ravel()
-    for k in range(flat.size):
-        codes[k] = np.uint16(
-            min(max((flat[k] + span) * finest + np.float32(0.5), np.float32(0)), np.float32(65535))
-        )
+    half, most = np.float32(0.5), np.float32(65535)
+    for c in range(raw.shape[0]):
+        for y in range(raw.shape[1]):
+            for x in range(raw.shape[2]):
+                out[c, y, x] = np.uint16(min(max((raw[c, y, x] + span) * finest + half, np.float32(0)), most))
     return out
 
 

@@ -252,7 +252,13 @@ def unpack(subpixels: NDArray[np.uint16] | NDArray[np.float32], layout: MapLayou
     if subpixels.dtype == np.uint16:
         codes, tables = subpixels, _bfloat_tables()
     else:
-        codes = kernels.encode(subpixels, _FINEST, _SPAN)
+        y, x = (
+            max(0, part.y0 // 2 - 1),
+            max(0, part.x0 // 2 - 1),
+        )  # no more than the part, and what its edges see
+        seen = subpixels[:, y : part.y1 // 2 + 2, x : part.x1 // 2 + 2]
+        codes = kernels.encode(seen, _FINEST, _SPAN)
+        part = part.relative(Box(2 * y, 0, 2 * x, 0))
         tables = _fixed_tables()
     out = Fields.empty(part.shape, layout.n_classes)
     steps = np.array([_STEPS[a] for a in layout.angles], np.int64)

@@ -266,11 +266,11 @@ class OpenVINORuntime:
     precision : {"f32", "bf16"}
     """
 
-    lanes = 2
-
     def __init__(self, model: Model, precision: str = "f32") -> None:
         import openvino
 
+        # the answer of a second lane takes memory, and where the network is slow there is little to win by it
+        self.lanes = 2 if precision == "bf16" else 1
         self._path, self._layout, self._precision = _converted(model), model.card.layout, precision
         self._lock = threading.Lock()
         self._any = self._compile(None)
