@@ -61,15 +61,3 @@ def test_what_is_no_image_is_refused_in_one_sentence(make_panel, notes):
     assert len(notes) == 1
     assert "1000" in notes[0]
     assert panel.names == ["12 bit"]
-
-
-def test_too_large_an_image_is_refused_before_it_is_read(make_panel, notes):
-    import dask.array as da
-
-    panel = make_panel()
-    huge = [da.zeros((40_000 // s, 30_000 // s, 3), np.uint8, chunks=4096) for s in (1, 16, 64)]
-    panel.viewer.add_image(
-        huge, multiscale=True, rgb=True, name="huge", scale=(0.25, 0.25), units=("um", "um")
-    )
-    panel.run()
-    assert "1,200 megapixels" in notes[0]

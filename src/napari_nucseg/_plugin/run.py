@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from napari.qt.threading import GeneratorWorker, create_worker
 
+from napari_nucseg._plugin import work
 from napari_nucseg._plugin.compute import Failed, Loader, Request, Started, Ticker, compute
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class RunController:
         self.cancel()
         self._number += 1
         number, self.ticker = self._number, Ticker()
+        work.make_room()
         worker = create_worker(
             compute,
             request,

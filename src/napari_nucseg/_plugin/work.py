@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from napari.qt.threading import create_worker
+from qtpy.QtCore import QThreadPool
 
 _running: set[Any] = set()
 """Workers under way: one whose panel is closed meanwhile must not lose its Qt half before its thread ends."""
@@ -28,6 +29,16 @@ class Outcome:
     error: Exception | None = None
 
 
+THREADS = 12
+"""Of Qt's pool, whose own number is that of the cores: a run on a slide holds one for hours, and others mostly wait."""
+
+
+def make_room() -> None:
+    """Have enough threads, so that small work never waits for long work to end."""
+    pool = QThreadPool.globalInstance()
+    pool.setMaxThreadCount(max(THREADS, pool.maxThreadCount()))
+
+
 def start(
     work: Callable[[], Any], done: Callable[[Outcome], None], stop: Callable[[], None] | None = None
 ) -> Any:
@@ -46,6 +57,7 @@ def start(
     napari worker
         To be held until `done` is called.
     """
+    make_room()
     worker = create_worker(_attempt, work, _start_thread=False, _worker_class=None)
     if stop is not None:
         worker.quit = stop
