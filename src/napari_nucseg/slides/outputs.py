@@ -10,6 +10,7 @@ import numpy as np
 
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.inference import no_nuclei
+from napari_nucseg.io import export
 from napari_nucseg.io.export import write_labels
 from napari_nucseg.io.geojson import GeoJsonWriter
 from napari_nucseg.io.omezarr import LabelPyramid, open_labels
@@ -25,13 +26,7 @@ if TYPE_CHECKING:
 
     from napari_nucseg.core.tiling import Box, Index
 
-FORMATS = {
-    "tif": "instances.tif",
-    "csv": "nuclei.csv",
-    "geojson": "nuclei.geojson",
-    "zarr": "labels.zarr",
-    "parquet": "nuclei.parquet",
-}
+FORMATS = {**export.FORMATS, "zarr": "labels.zarr", "parquet": "nuclei.parquet"}
 """Formats of results, and how the names of their files end."""
 
 TABLES = ("csv", "parquet")
