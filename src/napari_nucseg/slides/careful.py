@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.inference import run_tiles
+from napari_nucseg.slides import heap
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -78,6 +79,8 @@ def _attempt(plan: Plan, left: list[Index]) -> Generator[Tile, None, Exception |
         for tile in work:
             left.remove(tile.index)
             yield tile
+            if len(left) % heap.EVERY == 0:
+                heap.trim()
     except (NucSegError, MemoryError):
         raise
     except Exception as error:  # whatever a driver, a codec or a library raises
