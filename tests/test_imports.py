@@ -29,9 +29,9 @@ MAY_IMPORT = {
     "review_queue": {"core", "session"},
     "train": {"core", "models", "io", "inference"},
 }
-FOR_ALL = {"errors", "root", "__version__"}
+FOR_ALL = {"errors", "interrupt", "root", "__version__"}
 # Third parties a layer may import at all; for layers without an entry, everything but ONLY_PLUGIN.
-MAY_USE = {"core": {"numpy", "scipy", "numba"}, "errors": set()}
+MAY_USE = {"core": {"numpy", "scipy", "numba"}, "errors": set(), "interrupt": set()}
 ONLY_PLUGIN = {"napari", "npe2", "qtpy", "magicgui", "superqt", "PyQt6", "PyQt5", "PySide6"}
 MAY_START_NAPARI = {"napari_nucseg.cli", "napari_nucseg.demo"}
 """Modules whose *functions* may import the plugin and napari: commands that open or describe the window."""

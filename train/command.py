@@ -12,9 +12,9 @@ from typing import TypeVar
 import torch
 
 from napari_nucseg.errors import NucSegError
+from napari_nucseg.interrupt import terminable
 from train import distributed
 from train.config import describe, load_config, option_of
-from train.interrupt import terminable
 
 T = TypeVar("T")
 

@@ -65,19 +65,6 @@ class Interrupt:
                 os.write(2, b"Stopping after this step (once more: at once) ...\n")
 
 
-@contextmanager
-def terminable() -> Iterator[None]:
-    """Let SIGTERM raise `KeyboardInterrupt`, as Ctrl+C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
-
-
 def deaf(worker: int) -> None:
     """Let a process that makes crops leave signals to the training, which gets them too and needs it for its step.
 

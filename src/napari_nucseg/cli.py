@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_nucseg import __version__
 from napari_nucseg.errors import NucSegError
+from napari_nucseg.interrupt import terminable
 from napari_nucseg.models.devices import DEVICES
 
 if TYPE_CHECKING:
@@ -174,7 +175,8 @@ def _segment(args: argparse.Namespace) -> int:
         args.tile,
         args.scheduler,
     )
-    return segment_all(job, _say, _warn, args.verbose)
+    with terminable():
+        return segment_all(job, _say, _warn, args.verbose)
 
 
 def _models(args: argparse.Namespace) -> int:

@@ -48,6 +48,12 @@ NEAR = 1024
 """Side of the windows, without halo, in which maps around an edit are computed."""
 
 
+def check_tile(tile: int | None) -> None:
+    """Raise `NucSegError` if the side of the tiles is too small to be worth the halo."""
+    if tile is not None and tile < SMALLEST_TILE:
+        raise NucSegError(f"A tile of {tile} pixels is too small; give {SMALLEST_TILE} or more.")
+
+
 @dataclass(frozen=True)
 class Region:
     """Part of an image to segment, in level-0 pixels.
@@ -213,8 +219,7 @@ def make_plan(
         )
     if region is not None:
         region = region.cut(source.shape)
-    if tile is not None and tile < SMALLEST_TILE:
-        raise NucSegError(f"A tile of {tile} pixels is too small; give {SMALLEST_TILE} or more.")
+    check_tile(tile)
     resampled = Resampled(source, card.mpp)
     config = config or card.decode
     grid = Grid(resampled.shape, tile or CELL, card.halo, config.margin, BLOCK)

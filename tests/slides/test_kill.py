@@ -27,11 +27,11 @@ def command(slide, out):
     return ["segment", str(slide), "-o", str(out), "--tile", str(TILE), "--format", ",".join(FORMATS)]
 
 
-def start(slide, out, sleep=0.0, die=""):
+def start(slide, out, sleep=0.0, die="", told=subprocess.DEVNULL):
     """Begin in a process of its own."""
     env = os.environ | {"NUCSEG_TEST_SLEEP": str(sleep), "NUCSEG_TEST_DIE": die}
     args = [sys.executable, "-m", "tests.slides.slow_run", *command(slide, out)]
-    return subprocess.Popen(args, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(args, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=told)
 
 
 @pytest.fixture
@@ -58,6 +58,16 @@ def straight(slide, tmp_path_factory):
             segment_slide(Request(image, slow_run.load("", ""), out, "slide", FORMATS, Options(tile=TILE)))
         )
     return contents(out)
+
+
+def test_what_a_scheduler_sends_first_stops_it_with_a_word(slide, tmp_path):
+    process = start(slide, tmp_path / "out", sleep=0.2, told=subprocess.PIPE)
+    while process.poll() is None and tiles_in(tmp_path / "out") < 2:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    assert b"stopped; no file is half written, and the same command goes on" in said
 
 
 def test_killed_five_times_and_gone_on_with(slide, straight, again, tmp_path):

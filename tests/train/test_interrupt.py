@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.train.toy_run import make_loop, make_task
-from train.interrupt import Interrupt, Stopped, terminable
+from train.interrupt import Interrupt, Stopped
 from train.loop import Loop
 from train.loop_words import where_it_goes_on
 
@@ -99,12 +99,6 @@ def test_what_is_ignored_stays_ignored():
             assert not interrupt.wanted
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def test_sigterm_is_like_ctrl_c():
-    with pytest.raises(KeyboardInterrupt), terminable():
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_a_crop_maker_leaves_signals_to_the_training(tmp_path, signalled):

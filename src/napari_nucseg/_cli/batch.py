@@ -25,6 +25,7 @@ from napari_nucseg._cli.inputs import (
 )
 from napari_nucseg.core.tissue import TissueConfig
 from napari_nucseg.errors import NucSegError
+from napari_nucseg.inference import check_tile
 from napari_nucseg.io.mpp import Mpp
 from napari_nucseg.io.slide import ImageSource, as_source, read_image
 from napari_nucseg.slides.careful import reason_of
@@ -237,6 +238,7 @@ def segment_all(job: Job, say: Say, warn: Say, verbose: bool = False) -> int:
     voice = Voice(say, warn, verbose)
     formats = parse_formats(job.formats)
     mpp = None if job.mpp is None else Mpp.stated(job.mpp)
+    check_tile(job.tile)
     images, complaints = find_images(job.images)
     planned = plan_tasks(images, job.out, formats, job.existing)
     tasks = [task for task in planned if task.formats]

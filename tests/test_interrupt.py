@@ -1,0 +1,16 @@
+"""SIGTERM ends a command as Ctrl+C does."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from napari_nucseg.interrupt import terminable
+
+
+def test_sigterm_is_like_ctrl_c():
+    with pytest.raises(KeyboardInterrupt), terminable():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
