@@ -33,14 +33,14 @@ WIDE = 1024
 """Columns that every window has if the image has them: in narrower ones OpenVINO rounds bfloat16 otherwise, and the
 maps of a pixel shall not depend on the window."""
 
-CELL = 2208
+CELL = 2080
 """What a window answers for, without halo: large, since the halo costs less then; bounded by the memory that the
 network takes (some 600 MB in bfloat16, twice that in f32)."""
 
 MARGIN = 240
 """Maps that the decoder needs around a tile, if nothing else is said."""
 
-BLOCK = 12_000
+BLOCK = 16_000
 """About the side of a block in pixels: its seams are computed twice, so it should be large; what it holds in memory
 grows with it."""
 
@@ -107,10 +107,19 @@ class _Line:
 
 
 def _lines(length: int, cell: int, halo: int, margin: int, block: int) -> tuple[int, list[_Line]]:
-    """Cut an axis into blocks and these into windows of one length; return the length and the blocks."""
+    """Cut an axis into blocks and these into windows of one length; return the length and the blocks.
+
+    Of a few numbers of blocks, the one is taken with which the network sees the fewest pixels.
+    """
     if length <= cell + 2 * halo:
         return length, [_Line((0,), (0, length), (0, length))]
-    count = -(-length // block)
+    least = -(-length // block)
+    cuts = [_cut(length, cell, halo, margin, count) for count in range(least, least + 3)]
+    return min(cuts, key=lambda cut: cut[0] * sum(len(line.starts) for line in cut[1]))
+
+
+def _cut(length: int, cell: int, halo: int, margin: int, count: int) -> tuple[int, list[_Line]]:
+    """Cut an axis into so many blocks, see `_lines`."""
     edges = [up(k * length // count) for k in range(count)] + [length]
     spans = [(a, b) for a, b in itertools.pairwise(edges) if a < b]
     # what the windows of a block see, and what of that is not the halo of the first and the last

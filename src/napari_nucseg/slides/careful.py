@@ -79,8 +79,7 @@ def _attempt(plan: Plan, left: list[Index]) -> Generator[Tile, None, Exception |
         for tile in work:
             left.remove(tile.index)
             yield tile
-            if len(left) % heap.EVERY == 0:
-                heap.trim()
+            heap.trim()
     except (NucSegError, MemoryError):
         raise
     except Exception as error:  # whatever a driver, a codec or a library raises
