@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CACHE_BYTES = 128 * 2**20
-"""Decoded tiles kept per open file: enough that windows in raster order, 2048 px high over a block of 12,000 px,
+"""Decoded tiles kept per open file: enough that windows in raster order, 2000 px high over a block of 16,000 px,
 decode each tile once."""
 
 
