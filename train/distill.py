@@ -38,7 +38,7 @@ from train.runs import (
 )
 from train.seen import places, settings_of, trained_on
 from train.task import LossWeights, MapTask
-from train.teacher_outputs import CachedTeacher, LiveTeacher, TeacherSource, TurnedTeacher
+from train.teacher_outputs import CachedTeacher, LiveTeacher, MeanTeacher, TeacherSource, TurnedTeacher
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,8 @@ class DistillRunConfig(fit.FitConfig):
     ----------
     teacher : Path
         Run folder of train.teach (or fit, or distill), a checkpoint in one, or a model folder.
+    ensemble : tuple of Path
+        More teachers of the same kind: the student learns from the mean of all, and from the features of `teacher`.
     turned : bool
         Test-time augmentation of the teacher: the mean of its maps over all flips and rotations. Eight times the
         work, so best kept with `cache`.
@@ -64,6 +66,7 @@ class DistillRunConfig(fit.FitConfig):
 
     run: Path = Path("runs/distilled")
     teacher: Path
+    ensemble: tuple[Path, ...] = ()
     distil: DistillConfig = field(default_factory=DistillConfig)
     turned: bool = False
     cache: Path | None = None
@@ -106,27 +109,34 @@ def open_teacher(path: Path) -> Known:
     return Known(task, card.classes, card.mpp)
 
 
-def teacher_of(config: DistillRunConfig) -> TeacherSource:
-    """Return the teacher a run is to learn from.
+def one_teacher(config: DistillRunConfig, path: Path) -> LiveTeacher:
+    """Return a teacher that fits a run.
 
     Raises
     ------
     NucSegError
         There is none, it lacks a map, or it speaks of other classes or another resolution.
     """
-    known = open_teacher(config.teacher)
+    known = open_teacher(path)
     if known.task.without:
         raise NucSegError(
-            f"Teacher '{config.teacher}' did without the map '{known.task.without[0]}' and has nothing to say of it; "
+            f"Teacher '{path}' did without the map '{known.task.without[0]}' and has nothing to say of it; "
             "take one that learnt every map."
         )
     if known.classes != config.data.classes:
         raise NucSegError(
-            f"Teacher '{config.teacher}' knows the classes {', '.join(known.classes)}; set data.classes to those."
+            f"Teacher '{path}' knows the classes {', '.join(known.classes)}; set data.classes to those."
         )
     if not math.isclose(known.mpp, config.crop.mpp, rel_tol=0.01):
-        raise NucSegError(f"Teacher '{config.teacher}' sees {known.mpp} um/px; set crop.mpp={known.mpp}.")
-    source: TeacherSource = LiveTeacher(known.task, precision(config.loop.amp))
+        raise NucSegError(f"Teacher '{path}' sees {known.mpp} um/px; set crop.mpp={known.mpp}.")
+    return LiveTeacher(known.task, precision(config.loop.amp))
+
+
+def teacher_of(config: DistillRunConfig) -> TeacherSource:
+    """Return the teacher a run is to learn from, or the mean of several, see `one_teacher`."""
+    source: TeacherSource = one_teacher(config, config.teacher)
+    if config.ensemble:
+        source = MeanTeacher((source, *(one_teacher(config, path) for path in config.ensemble)))
     if config.turned:
         source = TurnedTeacher(source)
     return source if config.cache is None else CachedTeacher(source, config.cache)
@@ -172,19 +182,17 @@ def distilled_crops(
 
 def warn_of_teacher(config: DistillRunConfig) -> None:
     """Log where the teacher was trained with images that validate the student: it tells what it learnt there."""
-    settings = settings_of(config.teacher)
-    for key, own in config.data.sets.items():
-        validation = places(divide(config.data.root / key, own)[1])
-        both = validation & (trained_on(settings, config.data.root / key) or set())
-        if both:
-            log.warning(
-                "%s: the teacher %s was trained with %d of the %d validation images, which flatters the student; take "
-                "one of the same division.",
-                key,
-                config.teacher,
-                len(both),
-                len(validation),
-            )
+    for teacher in (config.teacher, *config.ensemble):
+        settings = settings_of(teacher)
+        for key, own in config.data.sets.items():
+            validation = places(divide(config.data.root / key, own)[1])
+            both = validation & (trained_on(settings, config.data.root / key) or set())
+            if both:
+                log.warning(
+                    "%s: the teacher %s was trained with %d of the %d validation images, which flatters the student; "
+                    "take one of the same division.",
+                    key, teacher, len(both), len(validation),
+                )  # fmt: skip
 
 
 def distill(config: DistillRunConfig) -> None:

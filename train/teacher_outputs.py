@@ -1,6 +1,6 @@
-"""What a frozen teacher says of an image: live, averaged over orientations, or kept on disk.
+"""What a frozen teacher says of an image: live, averaged over several or over orientations, or kept on disk.
 
-All three are called alike and none is a module, so that a task can hold one without owning its weights: they
+All of them are called alike and none is a module, so that a task can hold one without owning its weights: they
 are neither trained, nor averaged, nor saved with the student.
 """
 
@@ -110,6 +110,47 @@ class LiveTeacher:
         with torch.no_grad(), torch.autocast(image.device.type, dtype, enabled=enabled):
             raw, features = self._task.predict_with_features(image)
         return TeacherOutput(raw, {k: features[k].float() for k in levels})
+
+
+class MeanTeacher:
+    """An ensemble: the mean raw maps of several teachers of the same maps. Features are those of the first.
+
+    Parameters
+    ----------
+    sources : tuple of TeacherSource
+        At least one; all of one layout.
+
+    Raises
+    ------
+    NucSegError
+        Their maps differ.
+    """
+
+    def __init__(self, sources: tuple[TeacherSource, ...]) -> None:
+        self._sources, first = sources, sources[0]
+        self.layout = first.layout
+        if other := next((s.layout for s in sources if s.layout != self.layout), None):
+            raise NucSegError(
+                f"Teachers of an ensemble must make the same maps; one has {self.layout}, another {other}."
+            )
+        self.feature_widths, self.feature_strides = first.feature_widths, first.feature_strides
+
+    @property
+    def fingerprint(self) -> str:
+        """See `TeacherSource`."""
+        all_of_them = " ".join(s.fingerprint for s in self._sources)
+        return f"mean-{hashlib.sha256(all_of_them.encode()).hexdigest()[:20]}"
+
+    def __call__(
+        self, image: Tensor, levels: tuple[int, ...] = (), orientation: Tensor | None = None
+    ) -> TeacherOutput:
+        """See `TeacherSource`; the orientation makes no difference."""
+        first, *others = self._sources
+        plain = first(image, levels)
+        raw = plain.raw
+        for source in others:
+            raw = raw + source(image).raw
+        return TeacherOutput(raw / len(self._sources), plain.features)
 
 
 class TurnedTeacher:

@@ -121,6 +121,10 @@ def test_another_teacher_makes_it_another_run(work, capsys):
     assert teach.main(["--config", str(work / "c.toml"), f"run={work / 'other'}", "loop.seed=1"]) == 0
     assert run(work, f"teacher={work / 'other'}") == 2
     assert "begun with teacher=" in capsys.readouterr().err
+    both = f'ensemble=["{work}/other"]'
+    assert run(work, both) == 2
+    assert "begun with" in capsys.readouterr().err
+    assert run(work, both, "loop.steps=1", name="of-two") == 0
 
 
 def test_a_turned_teacher_is_another_one(work, capsys):
@@ -147,6 +151,7 @@ def test_a_model_folder_teaches_too(work, tmp_path):
     ("given", "says"),
     [
         ("teacher=none", "'none' does not exist"),
+        ('ensemble=["none"]', "'none' does not exist"),
         ("crop.mpp=0.5", "set crop.mpp=0.25"),
         ("crop.size=40", "crop.size=40 doesn't fit the network; it must be a multiple of 16"),
         ('data.classes=["a","b"]', "set data.classes"),

@@ -18,7 +18,7 @@ from train.losses import directional_derivative
 from train.orient import ALL
 from train.pool import PooledCrops
 from train.task import LossWeights, MapTask
-from train.teacher_outputs import CachedTeacher, LiveTeacher, TeacherOutput, TurnedTeacher
+from train.teacher_outputs import CachedTeacher, LiveTeacher, MeanTeacher, TeacherOutput, TurnedTeacher
 
 LAYOUT = MapLayout((0, 45, 90, 135), 2)
 
@@ -110,6 +110,25 @@ def test_the_mean_over_orientations_makes_any_teacher_equivariant(image, number)
     torch.testing.assert_close(there, o.turn_maps(teacher(image).raw, LAYOUT), atol=1e-5, rtol=1e-4)
     alone = LiveTeacher(convolutional())
     assert (alone(o.turn(image).contiguous()).raw - o.turn_maps(alone(image).raw, LAYOUT)).abs().max() > 1e-3
+
+
+def test_an_ensemble_says_the_mean_and_shows_the_features_of_the_first(image):
+    one, two = LiveTeacher(convolutional(0)), LiveTeacher(convolutional(1))
+    both = MeanTeacher((one, two))(image, (0,))
+    torch.testing.assert_close(both.raw, (one(image).raw + two(image).raw) / 2)
+    assert torch.equal(both.features[0], one(image, (0,)).features[0])
+    marks = {MeanTeacher(some).fingerprint for some in ((one,), (one, two), (two, one))}
+    assert len(marks | {one.fingerprint, two.fingerprint}) == 5
+
+
+def test_an_ensemble_is_of_one_kind():
+    class Other(LiveTeacher):
+        def __init__(self, task):
+            super().__init__(task)
+            self.layout = MapLayout((0, 90), 2)
+
+    with pytest.raises(NucSegError, match="same maps"):
+        MeanTeacher((LiveTeacher(convolutional()), Other(convolutional())))
 
 
 def test_large_features_are_kept_as_numbers(image, tmp_path):
