@@ -37,6 +37,12 @@ def _span(low: float, high: float, sign: str = "") -> str:
     return UNDEFINED if math.isnan(low) else f"{low:{sign}.3f} to {high:{sign}.3f}"
 
 
+def cell(value: float, low: float = math.nan, high: float = math.nan, *, sign: str = "") -> str:
+    """Return a figure for a cell of a table, with its interval in brackets where that is known."""
+    text = _value(value, sign)
+    return text if math.isnan(low) else f"{text} ({_span(low, high, sign)})"
+
+
 def _noted(text: str, values: Sequence[float]) -> str:
     """Return a table with what its dashes mean below it, where it has any in place of figures."""
     unknown = any(map(math.isnan, values))
