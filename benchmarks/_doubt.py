@@ -39,7 +39,7 @@ class Suspects:
         records = session.records[is_live(session.records)]
         contact = contact_shares(session.labels, records["id"].copy())
         wrong = [_is_wrong(table, int(r["id"]), int(r["kind"])) for r in records]
-        return cls(doubt_parts(records, contact), np.array(wrong, np.bool_))
+        return cls(doubt_parts(records, contact, session.ground.config), np.array(wrong, np.bool_))
 
 
 def _is_wrong(table: Agreement, p: int, kind: int) -> bool:

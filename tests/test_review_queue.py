@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from psygnal import Signal
 
+from napari_nucseg.core.decode import DecodeConfig
 from napari_nucseg.core.nuclei import UNCLASSIFIED, Change, NucleusClass, State, record_dtype
 from napari_nucseg.core.tiling import Box
 from napari_nucseg.review_queue import Filter, ReviewQueue, Tally
@@ -27,6 +29,7 @@ class Board:
 
     def __init__(self, scores, across=10):
         self.classes, self.across = CLASSES, across
+        self.ground = SimpleNamespace(config=DecodeConfig())
         self.labels = np.zeros((PITCH * -(-len(scores) // across), PITCH * across), np.uint32)
         self.records = np.zeros(0, record_dtype(2))
         for score in scores:

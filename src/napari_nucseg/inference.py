@@ -490,7 +490,9 @@ class Result:
         0 background, else the id of a nucleus.
     nuclei : DataFrame
         id, centre_y, centre_x (level-0 pixels), class, score (0..1), prob_<class> for every class, area_um2,
-        perimeter_um, eccentricity, solidity, mean_haematoxylin (optical density).
+        perimeter_um, eccentricity, solidity, mean_haematoxylin (optical density). The score is the activation of the
+        centre map, or where the model's card calibrates it (`score_slope`, `score_shift`) how often a nucleus of that
+        score was right on validation images; the probabilities likewise (`type_temperature`).
     mpp : Mpp
         Resolution that was used, and where it came from.
     card : Card

@@ -123,7 +123,7 @@ class ReviewQueue:
         self._ids = records["id"].copy()
         self._states, self._kinds = records["state"].copy(), records["kind"].copy()
         self._contact = contact_shares(session.labels, self._ids)
-        self._doubt = doubt_of(doubt_parts(records, self._contact), weights)
+        self._doubt = doubt_of(self._parts(records, self._contact), weights)
         self._filter = Filter()
         self._held = self._filter.holds(records, self._doubt)
         self._passed = np.zeros(len(records), np.bool_)
@@ -212,7 +212,7 @@ class ReviewQueue:
         if row is None:
             return ()
         one = slice(row, row + 1)
-        return reasons(doubt_parts(self._session.records[one], self._contact[one])[0])
+        return reasons(self._parts(self._session.records[one], self._contact[one])[0])
 
     def progress(self) -> Progress:
         """Return how much of the session, whatever the filter, was reviewed."""
@@ -223,6 +223,9 @@ class ReviewQueue:
         reviewed = np.bincount(kinds[self._states[there] >= State.ACCEPTED] + 1, minlength=size + 1)
         unclassified, *classes = [Tally(int(r), int(t)) for r, t in zip(reviewed, total, strict=True)]
         return Progress(Tally(int(reviewed.sum()), int(total.sum())), tuple(classes), unclassified)
+
+    def _parts(self, records: NDArray[Any], contact: NDArray[np.float32]) -> NDArray[np.float32]:
+        return doubt_parts(records, contact, self._session.ground.config)
 
     def _row(self, wanted: int | None) -> int | None:
         if wanted is None:
@@ -245,7 +248,7 @@ class ReviewQueue:
         dealt_with = (self._states[rows] != now["state"]) | (self._kinds[rows] != now["kind"])
         self._passed[rows[dealt_with]] = False
         self._states[rows], self._kinds[rows] = now["state"], now["kind"]
-        self._doubt[rows] = doubt_of(doubt_parts(now, self._contact[rows]), self._weights)
+        self._doubt[rows] = doubt_of(self._parts(now, self._contact[rows]), self._weights)
         self._held[rows] = self._filter.holds(now, self._doubt[rows])
 
     def _touch(self, box: Box) -> NDArray[np.int64]:

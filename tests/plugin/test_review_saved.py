@@ -6,14 +6,19 @@ import json
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from napari_nucseg._plugin.compute import Basis
 from napari_nucseg._plugin.questions import Choice
 from napari_nucseg._plugin.results import REVIEW
 from napari_nucseg._plugin.review_keeper import Keeper, close_all, keeper_of, kept_folders
+from napari_nucseg._plugin.review_saved import on_one_scale
 from napari_nucseg._plugin.review_update import why_no_update
+from napari_nucseg.core.decode import DecodeConfig
+from napari_nucseg.core.field_cache import FieldCache
 from napari_nucseg.core.nuclei import State
 from napari_nucseg.core.scale import Scale
 from napari_nucseg.io.geojson import write_geojson
@@ -397,3 +402,12 @@ def test_a_saved_review_is_not_passed_over_without_a_question(run_panel, world, 
     third.widget.review.panel.click.click()
     third.until(lambda: third.widget.results is not None)
     assert keeper_of(review_of(third)).folder == world.base / "tissue.nucseg"
+
+
+def test_a_review_keeps_the_scale_of_its_scores_when_the_model_was_calibrated_since():
+    shape = (8, 8)
+    card = DecodeConfig(foreground=0.4, score_slope=2.0, score_shift=0.1, type_temperature=3.0)
+    basis = Basis(Scale(shape, shape), card, FieldCache(shape, 1))
+    for saved, slope in (({}, 1.0), ({"foreground": 0.5}, 1.0), ({"score_slope": 1.5}, 1.5)):
+        old = SimpleNamespace(about={"decoder": saved}, labels=np.zeros(shape), n_model_classes=1)
+        assert on_one_scale(basis, old).config == DecodeConfig(foreground=0.4, score_slope=slope)

@@ -1,10 +1,13 @@
 """The session's promises, under any sequence of edits, undos and redos."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_nucseg.core.calibration import calibrated, tempered
 from napari_nucseg.core.decode import flood
 from napari_nucseg.core.nuclei import Origin, Outline, State, centre_pixels, is_live
 from napari_nucseg.core.tiling import Box
@@ -609,3 +612,23 @@ def assert_sound_labels(session):
     assert session.check() is None
     sizes = np.bincount(session.labels.ravel(), minlength=int(session.records["id"][-1]) + 1)
     np.testing.assert_array_equal(sizes[session.records["id"]], session.records["area"])
+
+
+def test_edits_report_scores_and_probabilities_on_the_scale_of_the_run():
+    plain, other = make_session(4), make_session(4)
+    other.ground.config = replace(CONFIG, score_slope=2.0, score_shift=-0.5, type_temperature=1.7)
+    drawn = np.arange(5 * SHAPE[1] + 40, 5 * SHAPE[1] + 52)
+    for session in (plain, other):
+        session.add(30.0, 40.0)
+        session.paint(drawn, int(session.records["id"].max()) + 1)
+    np.testing.assert_array_equal(plain.labels, other.labels)
+    grown = plain.records["origin"] == Origin.CLICK
+    assert grown.any()
+    raw, seen = plain.records[grown], other.records[grown]
+    np.testing.assert_array_equal(seen["kind"], raw["kind"])
+    np.testing.assert_array_equal(seen["score"], calibrated(raw["score"], 2.0, -0.5))
+    np.testing.assert_array_equal(seen["prob"], tempered(raw["prob"], 1.7))
+    painted = plain.records["origin"] == Origin.BRUSH
+    wanted = tempered(plain.records["prob"][painted], 1.7)
+    assert np.isfinite(wanted).all()
+    np.testing.assert_array_equal(other.records["prob"][painted], wanted)

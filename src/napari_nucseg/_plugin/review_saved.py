@@ -255,6 +255,14 @@ def saved_basis(snapshot: Snapshot) -> Basis:
     return Basis(scale, DecodeConfig(**settings), FieldCache(scale.model, snapshot.n_model_classes))
 
 
+def on_one_scale(basis: Basis, snapshot: Snapshot) -> Basis:
+    """Return a basis that reports scores as a saved review has them; the model may have been calibrated since."""
+    from napari_nucseg.core.calibration import NEUTRAL
+
+    saved = saved_basis(snapshot).config
+    return replace(basis, config=replace(basis.config, **{name: getattr(saved, name) for name in NEUTRAL}))
+
+
 def restore(
     opened: Opened, image: Image, request: Request, usable: Request | None
 ) -> tuple[ResultLayers, Session]:
@@ -276,7 +284,7 @@ def restore(
 
     snapshot = opened.snapshot
     labels = np.ascontiguousarray(snapshot.labels)
-    basis = saved_basis(snapshot) if usable is None else make_basis(usable)
+    basis = saved_basis(snapshot) if usable is None else on_one_scale(make_basis(usable), snapshot)
     session = Session(labels, snapshot.records, snapshot.classes, basis.scale, basis.config, basis.fields)
     about = snapshot.about
     place = from_list(about.get("place"))

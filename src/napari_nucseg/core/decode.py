@@ -14,13 +14,16 @@ in place of a flooding watershed, because it is a pure function of the neighbour
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_nucseg.core import _decode_kernels as kernels
+from napari_nucseg.core.calibration import NEUTRAL, calibrated, tempered
 from napari_nucseg.core.maps import BAND, MapLayout
 from napari_nucseg.core.tiling import Box
 from napari_nucseg.errors import NucSegError
@@ -54,6 +57,11 @@ class DecodeConfig:
         A path ends here, which bounds the size of a nucleus.
     max_hole : int
         Enclosed holes of up to this many pixels are filled.
+    score_slope, score_shift : float
+        The score reported is ``sigmoid(slope * logit(activation) + shift)`` (Platt 1999).
+    type_temperature : float
+        The class probabilities reported are p ** (1 / temperature), scaled to add up to 1 (Guo et al. 2017). This and
+        the two before change nothing by default, and never which nuclei there are or which class wins.
     """
 
     foreground: float = 0.5
@@ -67,6 +75,9 @@ class DecodeConfig:
     edge: int = 28
     max_cost: int = 320
     max_hole: int = 40
+    score_slope: float = NEUTRAL["score_slope"]
+    score_shift: float = NEUTRAL["score_shift"]
+    type_temperature: float = NEUTRAL["type_temperature"]
 
     def __post_init__(self) -> None:
         for name in ("foreground", "centre", "saddle"):
@@ -88,6 +99,23 @@ class DecodeConfig:
                 raise NucSegError(
                     f"Decoder setting {name}={value!r} must be a whole number of {least} to {MOST - 1}."
                 )
+        for name in NEUTRAL:
+            value = getattr(self, name)
+            known = isinstance(value, int | float) and math.isfinite(value)
+            if not known or (value <= 0 and name != "score_shift"):
+                wanted = "a finite number" if name == "score_shift" else "a finite number above 0"
+                raise NucSegError(f"Decoder setting {name}={value!r} must be {wanted}.")
+
+    def uncalibrated(self) -> DecodeConfig:
+        """Return the same settings with scores and class probabilities reported as the network gives them."""
+        return replace(self, **dict[str, Any](NEUTRAL))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings by name; those of what is reported only where they change it.
+
+        So nothing looks changed to what an earlier version has written.
+        """
+        return {name: value for name, value in asdict(self).items() if value != NEUTRAL.get(name)}
 
     @property
     def reach(self) -> int:
@@ -288,7 +316,7 @@ def find_centres(fields: Fields, config: DecodeConfig) -> tuple[NDArray[np.int64
     Returns
     -------
     centres : (n, 2) int64, rows and columns in raster order
-    scores : (n,) float32, activation at the peak (smoothed over 3x3), 0..1
+    scores : (n,) float32, activation at the peak (smoothed over 3x3), 0..1; not calibrated
     """
     lowest, fg_min = int(config.centre * 65535), quantise(config.foreground)
     smooth = kernels.smooth_centre(fields.centre, lowest // 2)
@@ -377,6 +405,11 @@ def vote(owner: NDArray[np.int32], fields: Fields, n: int) -> NDArray[np.float32
     return (sums / sums.sum(1, keepdims=True)).astype(np.float32)
 
 
+def classify(owner: NDArray[np.int32], fields: Fields, n: int, config: DecodeConfig) -> NDArray[np.float32]:
+    """Return the class probabilities to report, float32 (n, C): those of `vote` at the temperature of the settings."""
+    return tempered(vote(owner, fields, n), config.type_temperature)
+
+
 @dataclass(frozen=True)
 class Decoded:
     """Nuclei of one window.
@@ -387,7 +420,9 @@ class Decoded:
         k + 1 for the pixels of nucleus k.
     centres : int64 (n, 2)
     scores : float32 (n,)
+        Activation at the centre, calibrated as the settings say.
     probabilities : float32 (n, C)
+        Of the classes, likewise.
     """
 
     owner: NDArray[np.int32]
@@ -417,7 +452,8 @@ def decode(fields: Fields, config: DecodeConfig, owned: Box | None = None) -> De
     # a centre elsewhere may lie in a hole of a nucleus asked for, which reaches no farther than this
     wanted = None if owned is None else owned.grown(config.reach, fields.shape).holds(centres)
     owner = flood(fields, centres, config, wanted)
-    return Decoded(owner, centres, scores, vote(owner, fields, len(centres)))
+    scores = calibrated(scores, config.score_slope, config.score_shift)
+    return Decoded(owner, centres, scores, classify(owner, fields, len(centres), config))
 
 
 def warm_up() -> None:

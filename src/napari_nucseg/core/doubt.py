@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_nucseg.core._doubt_kernels import count_edges, mark_present
+from napari_nucseg.core.calibration import calibrated, tempered
+from napari_nucseg.core.decode import DecodeConfig
 from napari_nucseg.core.nuclei import UNCLASSIFIED
 from napari_nucseg.core.tiling import Box
 
@@ -126,7 +128,9 @@ def _open_sides(window: Box, shape: tuple[int, ...]) -> list[Box]:
     return [box for is_open, box in sides if is_open]
 
 
-def doubt_parts(records: NDArray[Any], contact: NDArray[np.floating]) -> NDArray[np.float32]:
+def doubt_parts(
+    records: NDArray[Any], contact: NDArray[np.floating], config: DecodeConfig | None = None
+) -> NDArray[np.float32]:
     """Return the three parts of doubt.
 
     Parameters
@@ -134,6 +138,8 @@ def doubt_parts(records: NDArray[Any], contact: NDArray[np.floating]) -> NDArray
     records : (n,) of `record_dtype`
     contact : (n,)
         `contact_shares` of these nuclei.
+    config : DecodeConfig, optional
+        Where it calibrates scores and probabilities, that is undone: doubt is about what the network says.
 
     Returns
     -------
@@ -142,15 +148,18 @@ def doubt_parts(records: NDArray[Any], contact: NDArray[np.floating]) -> NDArray
         probable class over the second. Where a person has set the class, or the model knows fewer than two, there is
         no doubt about it; without probabilities there is if the nucleus is unclassified.
     """
+    scores, probabilities = records["score"], records["prob"]
+    if config is not None:
+        scores = calibrated(scores, 1 / config.score_slope, -config.score_shift / config.score_slope)
+        probabilities = tempered(probabilities, 1 / config.type_temperature)
     parts = np.zeros((len(records), 3), np.float32)
-    parts[:, CENTRE] = 1 - np.clip(np.nan_to_num(records["score"], nan=UNKNOWN_SCORE), 0, 1)
+    parts[:, CENTRE] = 1 - np.clip(np.nan_to_num(scores, nan=UNKNOWN_SCORE), 0, 1)
     parts[:, CONTACT] = np.clip(np.nan_to_num(contact), 0, 1)
-    parts[:, MARGIN] = _class_doubt(records)
+    parts[:, MARGIN] = _class_doubt(records, probabilities)
     return parts
 
 
-def _class_doubt(records: NDArray[Any]) -> NDArray[np.float32]:
-    probabilities = records["prob"]
+def _class_doubt(records: NDArray[Any], probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     if probabilities.shape[-1] < 2:
         return np.zeros(len(records), np.float32)
     best, second = np.full((2, len(records)), -np.inf, np.float32)

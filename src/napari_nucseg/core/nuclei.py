@@ -66,7 +66,7 @@ def record_dtype(n_model_classes: int) -> np.dtype[Any]:
     kind : int16
         Index into the session's classes, or `UNCLASSIFIED`.
     score : float32
-        Activation of the centre map, 0..1; NaN where no model found it.
+        Activation of the centre map, 0..1, calibrated as the decoder's settings say; NaN where no model found it.
     state, origin : uint8
         `State`, `Origin`.
     locked : bool
@@ -78,7 +78,7 @@ def record_dtype(n_model_classes: int) -> np.dtype[Any]:
     area : uint32
         Pixels.
     prob : float32 (n_model_classes,)
-        Class probabilities of the model; NaN where unknown.
+        Class probabilities of the model, likewise; NaN where unknown.
     """
     return np.dtype(
         [

@@ -125,7 +125,9 @@ class Card:
             A value makes no sense.
         """
         self._check()
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+        return (
+            json.dumps(asdict(self) | {"decode": self.decode.to_dict()}, indent=1, ensure_ascii=False) + "\n"
+        )
 
     @classmethod
     def read(cls, path: Path) -> Card:

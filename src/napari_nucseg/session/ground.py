@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nucseg.core.decode import DecodeConfig, Fields, quantise, vote
+from napari_nucseg.core.calibration import calibrated
+from napari_nucseg.core.decode import DecodeConfig, Fields, classify, quantise
 from napari_nucseg.core.edit import ANY, Nuclei, anchor, bounds, refit, region_at
 from napari_nucseg.core.field_cache import FieldCache
 from napari_nucseg.core.nuclei import centre_pixels
@@ -174,7 +175,7 @@ class Ground:
         owner = self._read(area) == id_
         if fields is None or not owner.any():
             return
-        record["prob"] = vote(owner.astype(np.int32), fields, 1)[0]
+        record["prob"] = classify(owner.astype(np.int32), fields, 1, self.config)[0]
         if not record["typed"][0]:
             record["kind"] = record["prob"][0].argmax()
         self._store.put(row, record)
@@ -343,18 +344,19 @@ class Ground:
             at = np.searchsorted(window.nuclei.ids, record["id"])
             y, x = window.nuclei.centres[at]
             record["floor"] = window.nuclei.floor[at]
-            record["score"] = window.fields.centre[y, x] / np.float32(65535)
+            raw = window.fields.centre[y : y + 1, x] / np.float32(65535)
+            record["score"] = calibrated(raw, self.config.score_slope, self.config.score_shift)[0]
             if window.labels[y, x] == record["id"]:
-                record["prob"] = self._vote(window, int(y), int(x))
+                record["prob"] = self._classify(window, int(y), int(x))
                 if not record["typed"]:
                     record["kind"] = record["prob"].argmax()
         self._store.put(rows, records)
 
-    @staticmethod
-    def _vote(window: Window, y: int, x: int) -> NDArray[np.float32]:
+    def _classify(self, window: Window, y: int, x: int) -> NDArray[np.float32]:
         where = bounds(region_at(window.labels, y, x), window.labels.shape[1]).slices
         owner = (window.labels[where] == window.labels[y, x]).astype(np.int32)
-        return vote(owner, window.fields.crop(*where), 1)[0]
+        probabilities: NDArray[np.float32] = classify(owner, window.fields.crop(*where), 1, self.config)[0]
+        return probabilities
 
 
 def _without_twins(

@@ -157,7 +157,7 @@ def settings(source: ImageSource, model: Model, plan: Plan, options: Options, ru
         "shape": source.shape,
         "mpp": source.mpp.value,
         "model": [model_sha256(model), model.card.mpp, model.card.mean, model.card.std, model.card.classes],
-        "decode": asdict(plan.decode),
+        "decode": plan.decode.to_dict(),
         "grid": str(plan.grid),
         "region": None if plan.region is None else _plain(plan.region),
         "tissue": None if options.tissue is None else asdict(options.tissue),
