@@ -82,7 +82,18 @@ def option_of(cls: type, option: str, value: str) -> str:
 
 
 TRAINING = ("fit", "teach", "distill")
-COMMANDS = (*TRAINING, "prepare", "evaluate", "thresholds", "export", "compress", "figures", "ablate")
+COMMANDS = (
+    *TRAINING,
+    "prepare",
+    "evaluate",
+    "robustness",
+    "calibrate",
+    "thresholds",
+    "export",
+    "compress",
+    "figures",
+    "ablate",
+)
 """Commands that may have a table of their own in a file that serves several."""
 
 

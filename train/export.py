@@ -27,7 +27,7 @@ from train.config import to_mapping
 from train.export_checks import Exported, card_texts, check_place, check_replaced, read_reports
 from train.flags import run_flags
 from train.formats import FORMATS, check_formats, write_formats
-from train.loaded import chosen_of, decode_of, weights_of
+from train.loaded import decode_of, tuning_of, weights_of
 from train.runlog import RunLog
 from train.runs import checkpoint_of, draft_card, load_run, run_folder
 
@@ -74,8 +74,8 @@ def export(
     Parameters
     ----------
     run : Path
-        Folder of a run of a student, or a checkpoint in it; its ``decode.json`` (of `train.thresholds`) is put on
-        the card if there is one.
+        Folder of a run of a student, or a checkpoint in it; its ``decode.json`` (of `train.thresholds` and
+        `train.calibrate`) is put on the card if there is one.
     card_file : Path
         TOML with what the run does not know: licence, training data ...
     out : Path
@@ -112,7 +112,7 @@ def export(
         training={
             "steps": state.get("step"),
             "config": to_mapping(config),
-            "thresholds": chosen_of(folder),
+            **tuning_of(folder),
         },
         name=out.resolve().name,
         **{**vars(texts), "colours": colours},

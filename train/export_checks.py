@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from napari_nucseg.core.calibration import NEUTRAL
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.models.card import Card, Colour, as_colours
 from napari_nucseg.models.checkpoint import CARD, WEIGHTS
@@ -138,10 +139,17 @@ class Exported:
             raise NucSegError(
                 f"Metrics '{path}' are of other weights ('{what}') than those of '{self.run}'; {again}"
             )
-        if report.get("thresholds", self.thresholds) != self.thresholds:
+        if _finding(report.get("thresholds", self.thresholds)) != _finding(self.thresholds):
             raise NucSegError(
                 f"Metrics '{path}' were measured with other thresholds than '{self.run}' has now; {again}"
             )
+
+
+def _finding(thresholds: Any) -> Any:
+    """Return the settings without those that no figure depends on; earlier reports don't have them."""
+    if not isinstance(thresholds, Mapping):
+        return thresholds
+    return {name: value for name, value in thresholds.items() if name not in NEUTRAL}
 
 
 def read_reports(paths: Sequence[Path], model: Exported) -> dict[str, Any]:

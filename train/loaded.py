@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 CHOSEN = "chosen"
 """Key under which ``decode.json`` tells how the thresholds were chosen."""
+CALIBRATED = "calibrated"
+"""Key under which it tells how scores and class probabilities were calibrated."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ def _load_run(path: Path, device: str) -> Loaded:
         draft_card(config, task),
         {"name": name, "run": str(path), "weights": weights_of(task.network)},
     )
-    training = draft.training | {"thresholds": chosen_of(folder)}
+    training = draft.training | tuning_of(folder)
     card = dataclasses.replace(draft, name=name, version="", decode=decode_of(folder), training=training)
     return Loaded(name, card, TaskRuntime(task.to(where)), about)
 
@@ -181,7 +183,7 @@ def tuned(folder: Path) -> Path:
 
 
 def decode_of(folder: Path) -> DecodeConfig:
-    """Return the thresholds that `train.thresholds` chose for a run, else the usual ones.
+    """Return the settings that `train.thresholds` and `train.calibrate` chose for a run, else the usual ones.
 
     Raises
     ------
@@ -191,19 +193,26 @@ def decode_of(folder: Path) -> DecodeConfig:
     return _rules(folder)[0]
 
 
-def chosen_of(folder: Path) -> dict[str, Any]:
-    """Return how the thresholds of a run were chosen, and on which images; empty if they were not or nobody knows."""
+def tuning_of(folder: Path) -> dict[str, Any]:
+    """Return what the card of a run tells of its settings: how they were chosen, and on which images.
+
+    Returns
+    -------
+    dict
+        ``thresholds``, empty if they were not chosen or nobody knows; ``calibration`` if there is one.
+    """
     return _rules(folder)[1]
 
 
 def _rules(folder: Path) -> tuple[DecodeConfig, dict[str, Any]]:
     path = tuned(folder)
     if not path.is_file():
-        return DecodeConfig(), {}
+        return DecodeConfig(), {"thresholds": {}}
     try:
         rules = json.loads(path.read_text(encoding="utf-8"))
-        chosen = rules.pop(CHOSEN, {})
-        return DecodeConfig(**rules), dict(chosen)
+        chosen, fitted = dict(rules.pop(CHOSEN, {})), dict(rules.pop(CALIBRATED, {}))
+        how = {"thresholds": chosen} | ({"calibration": fitted} if fitted else {})
+        return DecodeConfig(**rules), how
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise NucSegError(
             f"Thresholds '{path}' cannot be read ({error}); choose them anew by python -m train.thresholds."

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from napari_nucseg.core.calibration import NEUTRAL
 from napari_nucseg.core.decode import DecodeConfig
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.atomic import replacing
@@ -27,7 +28,7 @@ from train.annotated import AnnotatedImage
 from train.data import DataConfig, load_data
 from train.flags import run_flags
 from train.listing import divide
-from train.loaded import CHOSEN, inference_device, tuned
+from train.loaded import CALIBRATED, CHOSEN, decode_of, inference_device, tuned
 from train.runs import draft_card, load_run, run_folder
 from train.scores import ImageScore
 from train.validate import Predicted, mean_known
@@ -117,7 +118,7 @@ class Chosen:
     def to_dict(self) -> dict[str, Any]:
         """Return the settings, and beside them how they were chosen."""
         how = {"measure": MEASURE, "before": self.before, "after": self.after, "images": self.images}
-        return {**dataclasses.asdict(self.decode), CHOSEN: how}
+        return {**self.decode.to_dict(), CHOSEN: how}
 
 
 def search(config: ThresholdsConfig) -> Chosen:
@@ -170,12 +171,33 @@ def _places(data: DataConfig, used: Sequence[AnnotatedImage]) -> dict[str, list[
     return {key: found for key, found in out.items() if found}
 
 
+def calibration_of(folder: Path, decode: DecodeConfig) -> dict[str, Any]:
+    """Return the calibration in ``decode.json`` of a run, which holds for the very thresholds it was fitted with."""
+    try:
+        known = decode_of(folder)
+        if known == known.uncalibrated():
+            return {}
+    except NucSegError:  # damaged, and about to be replaced
+        return {}
+    if known.uncalibrated() == decode:
+        rules = json.loads(tuned(folder).read_text(encoding="utf-8"))
+        return {name: value for name, value in rules.items() if name in (*NEUTRAL, CALIBRATED)}
+    log.warning(
+        "The calibration of '%s' was fitted with other thresholds and is taken away; fit it anew by "
+        "python -m train.calibrate --run %s.",
+        folder,
+        folder,
+    )
+    return {}
+
+
 def choose(config: ThresholdsConfig) -> None:
     """Search, and write what was found."""
     found = search(config)
-    path = tuned(run_folder(config.run))
+    folder = run_folder(config.run)
+    path, kept = tuned(folder), calibration_of(folder, found.decode)
     with replacing(path) as draft:
-        draft.write_text(json.dumps(found.to_dict(), indent=1), encoding="utf-8")
+        draft.write_text(json.dumps({**found.to_dict(), **kept}, indent=1), encoding="utf-8")
     usual = dataclasses.asdict(DecodeConfig())
     changed = [f"{k} {v}" for k, v in dataclasses.asdict(found.decode).items() if v != usual[k]]
     print(

@@ -1,0 +1,57 @@
+"""The reliability diagram of a calibration: how often nuclei are right, by what is reported of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from train.calibration import BINS, CLASS, SCORE, Bin, Kind, Outcome, expected_calibration_error
+from train.figures_style import NO_CLASS, colour, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TITLES = {SCORE: "Score of a nucleus", CLASS: "Probability of its class"}
+SAYS = {SCORE: "share with a true nucleus (IoU > 0.5)", CLASS: "share of the right class"}
+WORDS = {"before": "before", "after": "after, on these images", "left out": "after, on images left out"}
+
+
+def draw(outcome: Outcome) -> Figure:
+    """Draw score and class side by side, before and after, with the number of nuclei in each bin below.
+
+    "After" is by the other images alone where there are several, since the fit to the very images flatters.
+    """
+    kinds = [kind for kind in (SCORE, CLASS) if any(len(getattr(im, kind.key)) for im in outcome.images)]
+    figure = new_figure(85 * len(kinds), 100, gap=1.5)
+    grid = figure.subplots(2, len(kinds), height_ratios=(3, 1), sharex="col", squeeze=False)
+    for (upper, lower), kind in zip(grid.T, kinds, strict=True):
+        upper.plot([0, 1], [0, 1], color=NO_CLASS, lw=0.8, ls=":")
+        after = "left out" if outcome.others else "after"
+        for place, (by, number, marker) in enumerate((("before", 2, "s"), (after, 1, "o"))):
+            found = outcome.bins(kind, by)
+            _curve(upper, found, by, number, marker)
+            edges = (np.arange(BINS) + 0.12 + 0.38 * place) / BINS
+            counts = [b.count for b in found]
+            lower.bar(edges, counts, 0.38 / BINS, align="edge", color=colour(number), lw=0)
+        _label(upper, lower, kind)
+    return figure
+
+
+def _curve(axes: Axes, found: list[Bin], by: str, number: int, marker: str) -> None:
+    seen = [b for b in found if b.count]
+    axes.plot(
+        [b.confidence for b in seen],
+        [b.right for b in seen],
+        color=colour(number),
+        marker=marker,
+        ms=4,
+        label=f"{WORDS[by]}: ECE {expected_calibration_error(found):.3f}",
+    )
+
+
+def _label(upper: Axes, lower: Axes, kind: Kind) -> None:
+    upper.set(title=TITLES[kind], ylabel=SAYS[kind], xlim=(0, 1), ylim=(-0.02, 1.02))
+    upper.legend(loc="lower right")
+    lower.set(xlabel="reported", ylabel="nuclei")
