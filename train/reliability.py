@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from train.calibration import BINS, CLASS, SCORE, Bin, Kind, Outcome, expected_calibration_error
+from train.calibration import BINS, CLASS, SCORE, Bin, Kind, Outcome
 from train.figures_style import NO_CLASS, colour, new_figure
 
 if TYPE_CHECKING:
@@ -29,9 +29,10 @@ def draw(outcome: Outcome) -> Figure:
     for (upper, lower), kind in zip(grid.T, kinds, strict=True):
         upper.plot([0, 1], [0, 1], color=NO_CLASS, lw=0.8, ls=":")
         after = "left out" if outcome.others else "after"
+        error = [row for row in outcome.rows() if row["what"] == kind.name][-1]  # mean over the sets
         for place, (by, number, marker) in enumerate((("before", 2, "s"), (after, 1, "o"))):
             found = outcome.bins(kind, by)
-            _curve(upper, found, by, number, marker)
+            _curve(upper, found, f"{WORDS[by]}: ECE {error[by]:.3f}", number, marker)
             edges = (np.arange(BINS) + 0.12 + 0.38 * place) / BINS
             counts = [b.count for b in found]
             lower.bar(edges, counts, 0.38 / BINS, align="edge", color=colour(number), lw=0)
@@ -39,7 +40,7 @@ def draw(outcome: Outcome) -> Figure:
     return figure
 
 
-def _curve(axes: Axes, found: list[Bin], by: str, number: int, marker: str) -> None:
+def _curve(axes: Axes, found: list[Bin], label: str, number: int, marker: str) -> None:
     seen = [b for b in found if b.count]
     axes.plot(
         [b.confidence for b in seen],
@@ -47,11 +48,11 @@ def _curve(axes: Axes, found: list[Bin], by: str, number: int, marker: str) -> N
         color=colour(number),
         marker=marker,
         ms=4,
-        label=f"{WORDS[by]}: ECE {expected_calibration_error(found):.3f}",
+        label=label,
     )
 
 
 def _label(upper: Axes, lower: Axes, kind: Kind) -> None:
-    upper.set(title=TITLES[kind], ylabel=SAYS[kind], xlim=(0, 1), ylim=(-0.02, 1.02))
-    upper.legend(loc="lower right")
+    upper.set(ylabel=SAYS[kind], xlim=(0, 1), ylim=(-0.02, 1.02))
+    upper.legend(loc="lower left", bbox_to_anchor=(0, 1), title=TITLES[kind], alignment="left")
     lower.set(xlabel="reported", ylabel="nuclei")
