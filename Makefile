@@ -22,7 +22,7 @@ run: env ## Open napari with a sample image and the NucSeg panel; without a disp
 
 test: env ## Run all the tests, windows on a virtual screen; ARGS="-k tiling" picks some
 	@bash scripts/system.sh test
-	@QT_QPA_PLATFORM=$${QT_QPA_PLATFORM:-xcb} $(BIN)/python -m pytest $(ARGS)
+	@QT_QPA_PLATFORM=$${QT_QPA_PLATFORM:-xcb} $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: env ## Check style, formatting and types
 	@$(BIN)/ruff check
