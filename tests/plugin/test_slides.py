@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from qtpy.QtWidgets import QLabel
 
 from napari_nucseg._plugin import place as places
 from napari_nucseg._plugin import slide_review
@@ -132,12 +133,15 @@ def test_a_run_that_is_stopped_goes_on(slide, world, gated, monkeypatch):
     gated.let(8)
     slide.until(lambda: not slide.widget.slides.run.running)
     assert slide.status.startswith("Stopped: ")
+    labels = slide.widget.slides.target.findChildren(QLabel)
+    assert any("A run was stopped after" in label.text() for label in labels)
     assert slides_in(slide.viewer.layers) == []
     gated.let(1000)
     before = gated.windows
     run(slide)
     assert slides_in(slide.viewer.layers)
     assert gated.windows > before
+    assert not any("A run was stopped" in label.text() for label in labels)
 
 
 def test_a_review_goes_on_while_a_slide_is_segmented(slide, gated):

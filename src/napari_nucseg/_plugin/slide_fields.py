@@ -37,9 +37,12 @@ class TargetField(QWidget):
         layout.addLayout(first)
         layout.addLayout(second)
 
-    def show_folder(self, folder: Path, there: bool) -> None:
-        """Say where results go, and whether some are there."""
-        say(self._line, f"Results go to {folder.name}" + (" (some are there already)." if there else "."))
+    def show_folder(self, folder: Path, there: bool, kept: int) -> None:
+        """Say where results go, whether some are there, and how many tiles of a run that was stopped."""
+        text = f"Results go to {folder.name}" + (" (some are there already)." if there else ".")
+        if kept:
+            text += f" A run was stopped after {kept:,} tile{'s' * (kept > 1)}; with the same settings, Run goes on."
+        say(self._line, text)
         self._line.setToolTip(str(folder))
 
 

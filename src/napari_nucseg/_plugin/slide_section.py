@@ -33,6 +33,7 @@ from napari_nucseg._plugin.slide_run import (
 )
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.slides.result import SlideResult
+from napari_nucseg.slides.workdir import tiles_kept
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -145,8 +146,9 @@ class SlideSection:
         self.target.setVisible(self.is_large and whole)
         self.target.setEnabled(not self.run.running)  # which has taken what they say
         if image is not None and self.is_large:
-            folder = self.folder(image)
-            self.target.show_folder(folder, existing(folder, stem_for(image)))
+            folder, stem = self.folder(image), stem_for(image)
+            kept = 0 if self.run.running else tiles_kept(folder, stem)
+            self.target.show_folder(folder, existing(folder, stem), kept)
         self.box.setVisible(self.is_large or slide is not None or image is None)
         self._hear(slide)
         self._show(slide)

@@ -161,6 +161,12 @@ class WorkFolder:
             path.unlink(missing_ok=True)
 
 
+def tiles_kept(out: Path, stem: str) -> int:
+    """Return how many finished tiles a run that was stopped or killed has left; 0 if none was."""
+    folders = (out / f"{stem}{PARTIAL}").glob(f"{_TILES}*")
+    return max((len(list(folder.glob("*.nst"))) for folder in folders), default=0)
+
+
 def half_placed(out: Path, stem: str) -> set[str]:
     """Return the names of outputs which a run that was killed had begun to put in place; it may replace them.
 
