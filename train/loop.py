@@ -154,6 +154,8 @@ class Loop:
         before = json.loads(state["identity"])
         for key in sorted(before.keys() | self.identity.keys()):
             was, now = before.get(key), self.identity.get(key)
+            if key not in before and not now:  # an earlier version had no such setting, and it is off
+                continue
             if was != now:
                 raise NucSegError(
                     f"Run '{self.run.folder}' was begun with {difference(key, was, now)}; restore that, or give "

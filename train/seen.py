@@ -17,8 +17,8 @@ from train.report import counted
 if TYPE_CHECKING:
     from train.truth import Selection
 
-_SOURCES = ("teacher", "begin")
-"""Settings that name a model from which another one learnt."""
+_SOURCES = ("teacher", "ensemble", "begin")
+"""Settings that name a model from which another one learnt, or several."""
 
 
 def settings_of(what: Path | str) -> Mapping[str, Any]:
@@ -36,7 +36,7 @@ def settings_of(what: Path | str) -> Mapping[str, Any]:
 
 
 def trained_on(settings: Mapping[str, Any], folder: Path) -> set[tuple[str, str]] | None:
-    """Return (split, name) of the images of a data set that a training used, also by way of its teacher.
+    """Return (split, name) of the images of a data set that a training used, also by way of its teachers.
 
     Parameters
     ----------
@@ -61,9 +61,10 @@ def trained_on(settings: Mapping[str, Any], folder: Path) -> set[tuple[str, str]
         except NucSegError:  # other splits than it had at the time, or settings of another version
             return None
         out |= places(kept)
-    for source in (settings.get(key) for key in _SOURCES):
-        if isinstance(source, str) and source:  # a teacher's own run describes its network by that key
-            out |= trained_on(settings_of(source), folder) or set()
+    for named in (settings.get(key) for key in _SOURCES):
+        for source in named if isinstance(named, list | tuple) else (named,):
+            if isinstance(source, str) and source:  # a teacher's own run describes its network by that key
+                out |= trained_on(settings_of(source), folder) or set()
     return out
 
 

@@ -308,6 +308,12 @@ def test_what_a_model_was_trained_with_is_known_from_its_settings(work, dataset)
         ("train", "im_2"),
     }
     assert trained_on(student, toy) == everything - {("train", "im_3")}  # the teacher's im_0 too
+    other = {
+        **student,
+        "teacher": str(work / "gone"),
+        "ensemble": [str(work / "gone"), str(work / "teacher")],
+    }
+    assert trained_on(other, toy) == everything - {("train", "im_3")}
     assert trained_on(student, dataset) == set()
     assert trained_on({}, toy) is None
     assert trained_on({"data": {"sets": {"toy": {"held_out": ["of another time"]}}}}, toy) is None

@@ -13,10 +13,10 @@ import torch
 
 from napari_nucseg.core.maps import MapLayout
 from napari_nucseg.errors import NucSegError
-from tests.train.toy_run import MadeUp, gradients, make_loop, make_task, nothing
+from tests.train.toy_run import MadeUp, Plain, gradients, make_loop, make_task, nothing
 from train.best import Best
 from train.fit import main
-from train.loop import LoopConfig
+from train.loop import Loop, LoopConfig
 from train.loop_words import difference
 from train.runlog import RunLog
 from train.step import Stopwatch
@@ -138,6 +138,19 @@ def test_a_run_does_not_go_on_as_another(config, tmp_path, capsys):
     assert "begun with loop.lr=" in capsys.readouterr().err
     assert (run / "config.json").read_text() == before
     assert train(config, run, "loop.steps=3", "loop.workers=1") == 0  # that changes nothing
+
+
+def test_a_run_of_an_earlier_version_goes_on_without_the_settings_that_came_later(tmp_path):
+    def loop(**identity):
+        config = LoopConfig(steps=1, batch_size=2, workers=0, amp="off", warmup=1)
+        return Loop(make_task(), MadeUp(), config, Plain(tmp_path), "cpu", identity)
+
+    loop(teacher="a").fit(nothing)
+    assert loop(teacher="a", ensemble=[], turned=False).step == 1
+    with pytest.raises(NucSegError, match=r"begun with ensemble=None, not \['b'\]"):
+        loop(teacher="a", ensemble=["b"])
+    with pytest.raises(NucSegError, match="begun with teacher=a"):
+        loop(ensemble=[])
 
 
 @pytest.mark.parametrize(
