@@ -134,14 +134,14 @@ def test_a_run_that_is_stopped_goes_on(slide, world, gated, monkeypatch):
     slide.until(lambda: not slide.widget.slides.run.running)
     assert slide.status.startswith("Stopped: ")
     labels = slide.widget.slides.target.findChildren(QLabel)
-    assert any("A run was stopped after" in label.text() for label in labels)
+    assert any("of an earlier run" in label.text() for label in labels)
     assert slides_in(slide.viewer.layers) == []
     gated.let(1000)
     before = gated.windows
     run(slide)
     assert slides_in(slide.viewer.layers)
     assert gated.windows > before
-    assert not any("A run was stopped" in label.text() for label in labels)
+    assert not any("of an earlier run" in label.text() for label in labels)
 
 
 def test_a_review_goes_on_while_a_slide_is_segmented(slide, gated):

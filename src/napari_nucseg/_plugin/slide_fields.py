@@ -38,10 +38,11 @@ class TargetField(QWidget):
         layout.addLayout(second)
 
     def show_folder(self, folder: Path, there: bool, kept: int) -> None:
-        """Say where results go, whether some are there, and how many tiles of a run that was stopped."""
+        """Say where results go, whether some are there, and how many tiles of an earlier run are kept."""
         text = f"Results go to {folder.name}" + (" (some are there already)." if there else ".")
         if kept:
-            text += f" A run was stopped after {kept:,} tile{'s' * (kept > 1)}; with the same settings, Run goes on."
+            tiles = "tile of an earlier run is" if kept == 1 else "tiles of an earlier run are"
+            text += f" {kept:,} {tiles} kept; with the same settings, Run goes on there."
         say(self._line, text)
         self._line.setToolTip(str(folder))
 

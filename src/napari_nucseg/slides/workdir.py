@@ -162,9 +162,15 @@ class WorkFolder:
 
 
 def tiles_kept(out: Path, stem: str) -> int:
-    """Return how many finished tiles a run that was stopped or killed has left; 0 if none was."""
-    folders = (out / f"{stem}{PARTIAL}").glob(f"{_TILES}*")
-    return max((len(list(folder.glob("*.nst"))) for folder in folders), default=0)
+    """Return how many finished tiles an earlier run has left, which was stopped or killed, or in which others failed.
+
+    Of several sets of settings, that with the most counts; 0 where there is none, or nobody can tell.
+    """
+    try:
+        folders = (out / f"{stem}{PARTIAL}").glob(f"{_TILES}*")
+        return max((len(list(folder.glob("*.nst"))) for folder in folders), default=0)
+    except OSError:  # the disk is away, or a run elsewhere has just removed them
+        return 0
 
 
 def half_placed(out: Path, stem: str) -> set[str]:
