@@ -10,8 +10,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM raise `KeyboardInterrupt`, as Ctrl+C does."""
-    if threading.current_thread() is not threading.main_thread():
+    """Let SIGTERM raise `KeyboardInterrupt`, as Ctrl+C does; where it is ignored, it stays so.
+
+    Only the main thread may set what a signal does; in any other this changes nothing.
+    """
+    ignored = signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    if ignored or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
