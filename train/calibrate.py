@@ -118,8 +118,10 @@ def selections(config: CalibrateConfig) -> list[Selection]:
     Raises
     ------
     NucSegError
-        Nothing says which, or there are none.
+        Nothing says which, there are none, or what is given as a run is none.
     """
+    if config.run is not None and config.folder is None:
+        raise NucSegError(f"'{config.run}' is not the folder of a run; give one, or a model with --model.")
     held_out = config.held_out or config.folder
     folders = config.data
     if not folders:

@@ -199,8 +199,10 @@ class Kind:
 
     def right(self, image: Found) -> NDArray[np.bool_]:
         """Return for which nuclei it is true."""
-        if self is SCORE or not image.classes.size:
-            return image.right if self is SCORE else np.zeros(0, np.bool_)
+        if self is SCORE:
+            return image.right
+        if not image.classes.size:  # a model without classes has nothing to choose from
+            return np.zeros(0, np.bool_)
         hits: NDArray[np.bool_] = image.probabilities.argmax(1) == image.classes
         return hits
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from napari_nucseg._plugin.review import Review
     from napari_nucseg._plugin.services import Services
+    from napari_nucseg.core.decode import DecodeConfig
     from napari_nucseg.io.session_format import Snapshot
     from napari_nucseg.io.session_store import SessionStore
     from napari_nucseg.session import Session
@@ -241,25 +242,31 @@ def request_for(opened: Opened, request: Request, models: Any) -> Request | None
     return None
 
 
+def saved_config(snapshot: Snapshot) -> DecodeConfig:
+    """Return the decoder's settings of a saved review, as far as this version knows them."""
+    from napari_nucseg.core.decode import DecodeConfig
+
+    known = {field.name for field in dataclass_fields(DecodeConfig)}
+    saved = snapshot.about.get("decoder") or {}
+    return DecodeConfig(**{name: value for name, value in saved.items() if name in known})
+
+
 def saved_basis(snapshot: Snapshot) -> Basis:
     """Return what the session of a saved review needs, as its model had it, which is not there."""
-    from napari_nucseg.core.decode import DecodeConfig
     from napari_nucseg.core.field_cache import FieldCache
     from napari_nucseg.core.scale import Scale
 
-    about, shape = snapshot.about, snapshot.labels.shape
-    rows, cols = about.get("model_shape") or shape
-    known = {field.name for field in dataclass_fields(DecodeConfig)}
-    settings = {name: value for name, value in (about.get("decoder") or {}).items() if name in known}
+    shape = snapshot.labels.shape
+    rows, cols = snapshot.about.get("model_shape") or shape
     scale = Scale((shape[0], shape[1]), (int(rows), int(cols)))
-    return Basis(scale, DecodeConfig(**settings), FieldCache(scale.model, snapshot.n_model_classes))
+    return Basis(scale, saved_config(snapshot), FieldCache(scale.model, snapshot.n_model_classes))
 
 
 def on_one_scale(basis: Basis, snapshot: Snapshot) -> Basis:
     """Return a basis that reports scores as a saved review has them; the model may have been calibrated since."""
     from napari_nucseg.core.calibration import NEUTRAL
 
-    saved = saved_basis(snapshot).config
+    saved = saved_config(snapshot)
     return replace(basis, config=replace(basis.config, **{name: getattr(saved, name) for name in NEUTRAL}))
 
 

@@ -1,7 +1,7 @@
 """From what the network says to what is reported: scores and class probabilities that may be read as frequencies.
 
 Neither touches which nuclei are found or which class wins: a monotone function of the score, and one temperature for
-all classes. Both are undone by the same functions with the inverse parameters.
+all classes. Both are undone, but for rounding, by the same functions with the inverse parameters.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 Real = TypeVar("Real", bound=np.floating)
 
 NEUTRAL = {"score_slope": 1.0, "score_shift": 0.0, "type_temperature": 1.0}
-"""Decoder settings that concern only what is reported, as they change nothing."""
+"""The decoder's settings that concern only what is reported, with the values that change nothing."""
 
 EDGE = 1 / (32 * 65535)
-"""Half a step of the scores: nearer to 0 and 1 nothing is told apart, and nothing is reported as certain."""
+"""Half a step of the scores: nearer to 0 and 1 they are not told apart, so that their logit is finite."""
 
 
 def calibrated(scores: NDArray[Real], slope: float, shift: float) -> NDArray[Real]:
