@@ -52,7 +52,8 @@ class DistillRunConfig(fit.FitConfig):
     teacher : Path
         Run folder of train.teach (or fit, or distill), a checkpoint in one, or a model folder.
     ensemble : tuple of Path
-        More teachers of the same kind: the student learns from the mean of all, and from the features of `teacher`.
+        More teachers of the same classes, resolution and angles: the student learns from the mean of the maps of all,
+        and from the features of `teacher`.
     turned : bool
         Test-time augmentation of the teacher: the mean of its maps over all flips and rotations. Eight times the
         work, so best kept with `cache`.

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CACHE_BYTES = 128 * 2**20
-"""Decoded tiles kept per open file: enough that windows in raster order, 2000 px high over a block of 16,000 px,
-decode each tile once."""
+"""Decoded tiles kept per open file: enough that windows in raster order, some 2400 px high over a block of 16,000 px,
+decode each tile of 256 px once, and some of 512 px a second time."""
 
 
 class TileCache:
