@@ -221,7 +221,7 @@ def calibrate(config: CalibrateConfig, command: str = "") -> dict[str, Any]:
     return result
 
 
-BY = {"before": "before", "after": "after, in-sample", "left out": "after, leave one image out"}
+BY = {"before": "before", "after": "after, in-sample", "left out": "after, on images left out"}
 """Keys of the figures, and what to call them in a table."""
 
 

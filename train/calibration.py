@@ -24,6 +24,9 @@ BINS = 10
 SLOPES, SHIFTS, TEMPERATURES = (0.05, 20.0), (-20.0, 20.0), (0.05, 20.0)
 """Limits of what is fitted; only nuclei that tell next to nothing come to one."""
 
+FOLDS = 20
+"""At most so many fits to all but some images: one for each image would take half an hour with 2,000 of them."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -220,7 +223,8 @@ class Outcome:
     values : Calibration
         Fitted to all of them.
     others : sequence of Calibration
-        For each image, fitted to all but this; empty if there is one only.
+        For each image, fitted without it: to all others, or with more than `FOLDS` images to most of them; empty if
+        there is one only.
     """
 
     images: Sequence[Found]
@@ -230,11 +234,12 @@ class Outcome:
     @classmethod
     def of(cls, images: Sequence[Found]) -> Outcome:
         """Fit."""
-        rest = [[other for other in images if other is not im] for im in images] if len(images) > 1 else []
-        return cls(images, fit(images), [fit(some) for some in rest])
+        folds = min(len(images), FOLDS) if len(images) > 1 else 0
+        fits = [fit([im for k, im in enumerate(images) if k % folds != fold]) for fold in range(folds)]
+        return cls(images, fit(images), [fits[k % folds] for k in range(len(images) if fits else 0)])
 
     def bins(self, kind: Kind, by: str, dataset: str | None = None) -> list[Bin]:
-        """Return the bins before ("before"), after ("after"), or after by the other images alone ("left out")."""
+        """Return the bins before ("before"), after ("after"), or after by a fit without the image ("left out")."""
         plain = [Calibration()] * len(self.images)
         used = {"before": plain, "after": [self.values] * len(self.images), "left out": self.others}[by]
         pairs = [(c, im) for c, im in zip(used, self.images, strict=False) if dataset in (None, im.dataset)]

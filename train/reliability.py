@@ -21,7 +21,7 @@ WORDS = {"before": "before", "after": "after, on these images", "left out": "aft
 def draw(outcome: Outcome) -> Figure:
     """Draw score and class side by side, before and after, with the number of nuclei in each bin below.
 
-    "After" is by the other images alone where there are several, since the fit to the very images flatters.
+    "After" is by fits without the image where there are several, since the fit to the very images flatters.
     """
     kinds = [kind for kind in (SCORE, CLASS) if any(len(getattr(im, kind.key)) for im in outcome.images)]
     figure = new_figure(85 * len(kinds), 100, gap=1.5)

@@ -13,9 +13,10 @@ from PIL import Image
 from napari_nucseg.core.calibration import calibrated, tempered
 from napari_nucseg.core.decode import DecodeConfig
 from napari_nucseg.models.registry import open_model
-from train import calibrate, export, export_checks, loaded, thresholds
+from train import calibrate, calibration, export, export_checks, loaded, thresholds
 from train.calibration import (
     CLASS,
+    FOLDS,
     SCORE,
     Calibration,
     Found,
@@ -61,6 +62,21 @@ def test_what_is_calibrated_has_no_error_and_what_is_not_has_one():
         assert row["before"] > 0.1
         assert row["after"] < 0.02
         assert row["left out"] < 0.02
+
+
+def test_each_image_is_judged_by_a_fit_without_it_and_many_share_few_fits(monkeypatch):
+    fitted = []
+    monkeypatch.setattr(
+        calibration, "fit", lambda some: fitted.append({im.name for im in some}) or len(fitted)
+    )
+    for count, fits in ((1, 0), (2, 2), (FOLDS, FOLDS), (FOLDS + 3, FOLDS)):
+        fitted.clear()
+        images = [simulated(k, 3, name=str(k)) for k in range(count)]
+        others = Outcome.of(images).others
+        assert len(fitted) == fits + 1
+        assert len(others) == (count if fits else 0)
+        for image, number in zip(images, others, strict=False):
+            assert image.name not in fitted[number - 1]
 
 
 def test_the_error_is_the_mean_distance_of_the_bins():
