@@ -21,6 +21,7 @@ from napari_nucseg._plugin.review_keeper import close_all, keeper_of
 from napari_nucseg._plugin.slide_results import add_result, slides_in
 from napari_nucseg._plugin.slide_run import default_folder, remaining
 from napari_nucseg.errors import NucSegError
+from napari_nucseg.io.session_autosave import Autosave
 from napari_nucseg.io.slide import as_source
 from napari_nucseg.models.registry import Model
 from napari_nucseg.slides.engine import Request as SlideRequest
@@ -339,11 +340,20 @@ def test_a_review_that_can_not_be_put_back_is_offered_again(done, monkeypatch):
     def full(*_):
         raise NucSegError("no space left")
 
+    gate, close = threading.Event(), Autosave.close
+
+    def slow(*args):
+        assert gate.wait(30)
+        return close(*args)
+
     monkeypatch.setattr(SlideResult, "put_back", full)
+    monkeypatch.setattr(Autosave, "close", slow)
     done.viewer.layers.remove(results.labels)
     done.until(lambda: done.widget.slides.busy is None and not done.widget.slides.review.is_open)
     assert done.status == "no space left"
+    assert not done.widget.slides.box.resume_button.isVisible()  # its folder is still written to
     monkeypatch.undo()
+    gate.set()
     done.until(done.widget.slides.box.resume_button.isVisible)
     done.widget.slides.box.resume_button.click()
     done.until(lambda: done.widget.slides.review.is_open)

@@ -140,6 +140,7 @@ class Keeper:
         """Save what is left, in the background, and give the folder back."""
         autosave = self._let_go()
         if autosave is not None:
+            _closing.add(self)
             threading.Thread(
                 target=self._give_back, args=(autosave,), name="nucseg-close", daemon=False
             ).start()

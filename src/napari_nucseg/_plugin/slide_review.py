@@ -226,6 +226,9 @@ class SlideReview:
         place = results.place
         slide.hide(place, foreign)
         self._review = self._flow.adopt(results, session, request)
+        keeper = keeper_of(self._review)
+        if keeper is not None:
+            keeper.closed.connect(self.changed.emit)  # from then on it can be resumed
         connect_all(self._removed, self._on_removed)
         self.changed.emit()
 
@@ -268,9 +271,6 @@ class SlideReview:
         if outcome.error is not None:  # the review is there, and saved
             self._say(report_error(outcome.error), True)
             if self.results is not None and self.results.labels not in self._viewer.layers:
-                keeper = keeper_of(review)
-                if keeper is not None:
-                    keeper.closed.connect(self.changed.emit)  # then it can be resumed
                 self._end()
             self.changed.emit()
             return
