@@ -27,7 +27,7 @@ from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.atomic import replacing
 from napari_nucseg.io.slide import Mpp
 from train import reliability, report
-from train.calibration import CLASS, SCORE, SLOPES, Calibration, Found, Outcome
+from train.calibration import CLASS, SCORE, SLOPES, STAGES, Calibration, Found, Outcome
 from train.data import nucleus_classes
 from train.figures_errors import matches
 from train.figures_style import save, style
@@ -45,9 +45,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
-
-FEW = 5
-"""Fewer images than these tell little of others."""
 
 
 @dataclass(frozen=True)
@@ -213,16 +210,12 @@ def calibrate(config: CalibrateConfig, command: str = "") -> dict[str, Any]:
         "values": dataclasses.asdict(_values(outcome, model)),
         "ECE": outcome.rows(),
         "bins": {
-            kind.name: {by: [dataclasses.asdict(b) for b in outcome.bins(kind, by)] for by in BY}
+            kind.name: {by: [dataclasses.asdict(b) for b in outcome.bins(kind, by)] for by in STAGES}
             for kind in (SCORE, CLASS)
         },
     }
     write(config, outcome, model, result)
     return result
-
-
-BY = {"before": "before", "after": "after, in-sample", "left out": "after, on images left out"}
-"""Keys of the figures, and what to call them in a table."""
 
 
 def _values(outcome: Outcome, model: Loaded) -> Calibration:
@@ -234,15 +227,15 @@ def _values(outcome: Outcome, model: Loaded) -> Calibration:
 
 def tell(outcome: Outcome, model: Loaded) -> None:
     """Print the expected calibration error before and after, and what to think of it."""
-    head = ["what", "images of", "nuclei", "right", *(f"ECE (10 bins), {words}" for words in BY.values())]
+    head = ["what", "images of", "nuclei", "right", *(f"ECE (10 bins), {words}" for words in STAGES.values())]
     cells = [
         [row["what"], row["data"], f"{row['nuclei']:,}", f"{row['right']:.0%}"]
-        + [report.UNDEFINED if np.isnan(row[by]) else f"{row[by]:.3f}" for by in BY]
+        + [report.UNDEFINED if np.isnan(row[by]) else f"{row[by]:.3f}" for by in STAGES]
         for row in outcome.rows()
     ]
     print(f"{model}, {report.counted(len(outcome.images), 'image')}\n\n{report.markdown([head, *cells])}\n")
-    if len(outcome.images) < FEW:
-        log.warning("Fewer than %d images tell little of others; see the last column.", FEW)
+    if len(outcome.images) < report.FEW:
+        log.warning("Fewer than %d images tell little of others; see the last column.", report.FEW)
     if outcome.values.score_slope <= SLOPES[0] * 1.01:
         log.warning(
             "The score of these nuclei does not tell right from wrong; they make no good calibration."

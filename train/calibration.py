@@ -24,6 +24,9 @@ BINS = 10
 SLOPES, SHIFTS, TEMPERATURES = (0.05, 20.0), (-20.0, 20.0), (0.05, 20.0)
 """Limits of what is fitted; only nuclei that tell next to nothing come to one."""
 
+STAGES = {"before": "before", "after": "after, on these images", "left out": "after, on images left out"}
+"""Keys of figures without calibration, with it, and with one fitted without the image; and what to call them."""
+
 FOLDS = 20
 """At most so many fits to all but some images: one for each image would take half an hour with 2,000 of them."""
 
@@ -239,7 +242,7 @@ class Outcome:
         return cls(images, fit(images), [fits[k % folds] for k in range(len(images) if fits else 0)])
 
     def bins(self, kind: Kind, by: str, dataset: str | None = None) -> list[Bin]:
-        """Return the bins before ("before"), after ("after"), or after by a fit without the image ("left out")."""
+        """Return the bins at one of the `STAGES`."""
         plain = [Calibration()] * len(self.images)
         used = {"before": plain, "after": [self.values] * len(self.images), "left out": self.others}[by]
         pairs = [(c, im) for c, im in zip(used, self.images, strict=False) if dataset in (None, im.dataset)]
@@ -269,7 +272,7 @@ class Outcome:
     def _row(self, kind: Kind, dataset: str | None) -> dict[str, Any]:
         errors = {
             by: expected_calibration_error(self.bins(kind, by, dataset))
-            for by in ("before", "after", "left out")
+            for by in STAGES
         }
         found = self.bins(kind, "before", dataset)
         total = sum(b.weight for b in found)
@@ -283,8 +286,6 @@ class Outcome:
 
 
 def _mean(kind: Kind, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    shares = {
-        key: float(np.mean([row[key] for row in rows])) for key in ("right", "before", "after", "left out")
-    }
+    shares = {key: float(np.mean([row[key] for row in rows])) for key in ("right", *STAGES)}
     nuclei = sum(row["nuclei"] for row in rows)
     return {"what": kind.name, "data": "mean over the sets", "nuclei": nuclei, **shares}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from train.calibration import BINS, CLASS, SCORE, Bin, Kind, Outcome
+from train.calibration import BINS, CLASS, SCORE, STAGES, Bin, Kind, Outcome
 from train.figures_style import NO_CLASS, colour, new_figure
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 TITLES = {SCORE: "Score of a nucleus", CLASS: "Probability of its class"}
 SAYS = {SCORE: "share with a true nucleus (IoU > 0.5)", CLASS: "share of the right class"}
-WORDS = {"before": "before", "after": "after, on these images", "left out": "after, on images left out"}
 
 
 def draw(outcome: Outcome) -> Figure:
@@ -32,7 +31,7 @@ def draw(outcome: Outcome) -> Figure:
         error = [row for row in outcome.rows() if row["what"] == kind.name][-1]  # mean over the sets
         for place, (by, number, marker) in enumerate((("before", 2, "s"), (after, 1, "o"))):
             found = outcome.bins(kind, by)
-            _curve(upper, found, f"{WORDS[by]}: ECE {error[by]:.3f}", number, marker)
+            _curve(upper, found, f"{STAGES[by]}: ECE {error[by]:.3f}", number, marker)
             edges = (np.arange(BINS) + 0.12 + 0.38 * place) / BINS
             counts = [b.count for b in found]
             lower.bar(edges, counts, 0.38 / BINS, align="edge", color=colour(number), lw=0)

@@ -16,6 +16,9 @@ from train.scores import PER_ORGAN, Figure, ImageScore
 UNDEFINED = "-"
 """Stands for a figure that is not defined."""
 
+FEW = 5
+"""What is chosen on fewer images than these tells little of others."""
+
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     """Return rows of cells, the first of them the head, as a markdown table."""

@@ -79,8 +79,6 @@ GRID: dict[str, tuple[Any, ...]] = {
 
 MEASURE = "Mean of Dice, AJI, bPQ and F1_d over images, then over data sets"
 """What `objective` measures."""
-FEW = 5
-"""Fewer images than these tell little of others."""
 
 
 def objective(datasets: list[str], scores: list[ImageScore]) -> float:
@@ -132,10 +130,10 @@ def search(config: ThresholdsConfig) -> Chosen:
     images = _places(training.data, used)
     names = ", ".join(f"{report.counted(len(some), 'image')} of {key}" for key, some in images.items())
     log.info("%s, on the validation images of '%s': %s", MEASURE, config.run, names)
-    if count < FEW:
+    if count < report.FEW:
         log.warning(
             "On fewer than %d images thresholds fit these rather than others; the usual ones may serve as well.",
-            FEW,
+            report.FEW,
         )
     predicted = [Predicted.of(item, task, card) for item in _progress(used, "maps")]
 

@@ -173,7 +173,7 @@ def test_a_run_is_calibrated_beside_its_thresholds_and_exported_so(run, tmp_path
     assert calibrate.main(["--run", str(run), "--out", str(out), "--device", "cpu"]) == 0
     said = capsys.readouterr().out
     assert "run, 2 images" in said
-    assert "| ECE (10 bins), before | ECE (10 bins), after, in-sample |" in said
+    assert "| ECE (10 bins), before | ECE (10 bins), after, on these images |" in said
     assert "| score | toy |" in said
     assert "| class | toy |" in said
     assert f"Written: {run / 'decode.json'} (score_slope" in said
