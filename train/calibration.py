@@ -270,10 +270,7 @@ class Outcome:
         return sum(len(getattr(im, kind.key)) for im in self.images if dataset in (None, im.dataset))
 
     def _row(self, kind: Kind, dataset: str | None) -> dict[str, Any]:
-        errors = {
-            by: expected_calibration_error(self.bins(kind, by, dataset))
-            for by in STAGES
-        }
+        errors = {by: expected_calibration_error(self.bins(kind, by, dataset)) for by in STAGES}
         found = self.bins(kind, "before", dataset)
         total = sum(b.weight for b in found)
         return {
