@@ -12,12 +12,15 @@ from napari_nucseg.core.maps import MapLayout
 from napari_nucseg.errors import NucSegError
 from train.teacher.conv import ConvConfig, ConvEncoder
 from train.teacher.decoder import STRIDES, Decoder, DecoderConfig, Heads, SideHeads
+from train.teacher.efficientnet import LITES, EfficientNetLite
+from train.teacher.light import STRIDES as LIGHT_STRIDES
+from train.teacher.light import LightDecoder, SubpixelHead
 from train.teacher.vit import VITS, Vit, VitConfig
-from train.teacher.weights import LoadReport, load_encoder
+from train.teacher.weights import Encoder, LoadReport, load_encoder
 
 log = logging.getLogger(__name__)
 
-ENCODERS = (*VITS, "conv")
+ENCODERS = (*VITS, *LITES, "conv")
 """What `TeacherConfig.encoder` may be."""
 
 
@@ -29,10 +32,13 @@ class TeacherConfig:
     ----------
     encoder : str
         "vit_small" (384 channels, 12 blocks, 6 heads), "vit_base" (768, 12, 12), "sam_vit_b" (768, 12, 12 with
-        windows of 14 tokens and relative positions) or "conv".
+        windows of 14 tokens and relative positions), "efficientnet_lite0" to "efficientnet_lite4" or "conv".
     layout : MapLayout
         Channels of the output; four angles give the multi-angle distance map.
     decoder : DecoderConfig
+        Of a transformer or "conv".
+    light : tuple of int
+        Of an EfficientNet-lite instead: channels of the decoder at 1/2, 1/4, 1/8 and 1/16.
     vit : VitConfig, optional
         Sizes in place of those of the named transformer, such as vit.width=192 vit.heads=3 (what is not given is
         that of "vit_small").
@@ -49,6 +55,7 @@ class TeacherConfig:
     encoder: str = "vit_small"
     layout: MapLayout = field(default_factory=MapLayout)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    light: tuple[int, ...] = (48, 64, 96, 128)
     vit: VitConfig | None = None
     conv: ConvConfig = field(default_factory=ConvConfig)
     deep_supervision: bool = False
@@ -58,9 +65,19 @@ class TeacherConfig:
     def __post_init__(self) -> None:
         if self.encoder not in ENCODERS:
             raise NucSegError(f"encoder={self.encoder!r} is not known; there are {', '.join(ENCODERS)}.")
-        if self.encoder == "conv" and (self.vit is not None or self.checkpointing):
+        if self.encoder not in VITS and (self.vit is not None or self.checkpointing):
             wrong = "checkpointing=true" if self.vit is None else "vit"
-            raise NucSegError(f"{wrong} has no meaning with encoder='conv'; leave it out or choose a ViT.")
+            raise NucSegError(
+                f"{wrong} has no meaning with encoder='{self.encoder}'; leave it out or choose a ViT."
+            )
+        if self.encoder in LITES and self.decoder != DecoderConfig():
+            raise NucSegError(
+                f"decoder has no meaning with encoder='{self.encoder}'; set light=[...] instead."
+            )
+        if len(self.light) != len(LIGHT_STRIDES) or min(self.light) < 1:
+            raise NucSegError(
+                f"light={list(self.light)} must have four numbers, each at least 1, for 1/2 to 1/16."
+            )
 
     @property
     def stride(self) -> int:
@@ -68,10 +85,12 @@ class TeacherConfig:
         return STRIDES[-1]
 
 
-def build_encoder(config: TeacherConfig) -> Vit | ConvEncoder:
+def build_encoder(config: TeacherConfig) -> Encoder:
     """Return the encoder with fresh weights."""
     if config.encoder == "conv":
         return ConvEncoder(config.conv)
+    if config.encoder in LITES:
+        return EfficientNetLite(config.encoder)
     return Vit(config.vit or VITS[config.encoder], config.checkpointing)
 
 
@@ -97,17 +116,22 @@ class Teacher(nn.Module):
     def __init__(self, config: TeacherConfig) -> None:
         super().__init__()
         self.config = config
-        widths = config.decoder.widths
-        self.feature_widths = widths[::-1]
-        self.feature_strides = STRIDES[::-1]
-        self.encoder = build_encoder(config)
-        self.decoder = Decoder(config.decoder, self.encoder.widths, self.encoder.strides)
-        self.heads = Heads(widths[0], config.decoder.head, config.layout)
+        self.encoder = encoder = build_encoder(config)
+        widths: tuple[int, ...] = config.decoder.widths
+        strides: tuple[int, ...] = STRIDES
+        if isinstance(encoder, EfficientNetLite):
+            widths, strides = config.light, LIGHT_STRIDES
+            self.decoder: nn.Module = LightDecoder(widths, encoder.widths)
+            self.heads: nn.Module = SubpixelHead(widths[0], config.layout)
+        else:
+            self.decoder = Decoder(config.decoder, encoder.widths, encoder.strides)
+            self.heads = Heads(widths[0], config.decoder.head, config.layout)
+        self.feature_widths, self.feature_strides = widths[::-1], strides[::-1]
         if config.deep_supervision:
             self.sides = SideHeads(self.feature_widths[1:4], config.layout)
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Return decoder features from coarse (1/16) to fine (1/1); the last feeds the heads.
+        """Return decoder features from coarse (1/16) to fine (1/1, or 1/2); the last feeds the heads.
 
         Raises
         ------
@@ -120,7 +144,8 @@ class Teacher(nn.Module):
                 f"Image of {height} x {width} pixels does not fit the teacher; pad or crop its sides to multiples "
                 f"of {self.config.stride}."
             )
-        return self.decoder(image, self.encoder(image))
+        features: list[Tensor] = self.decoder(image, self.encoder(image))
+        return features
 
     def forward_with_features(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the raw maps and the features they come from."""
@@ -146,7 +171,7 @@ class Teacher(nn.Module):
         """
         if not self.config.deep_supervision:
             return []
-        height, width = features[-1].shape[2:]
+        height, width = (n * self.feature_strides[-1] for n in features[-1].shape[2:])
         return self.sides(features[1:4], (height, width))
 
 

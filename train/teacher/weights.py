@@ -1,10 +1,10 @@
-"""Public encoder weights from a local file: DINO, HIPT ViT-256, the image encoder of SAM, or our own runs.
+"""Public encoder weights from a local file: DINO, HIPT ViT-256, SAM's encoder, EfficientNet-lite, or our own runs.
 
 The tensors are found wherever they lie in the file: nested under "teacher", "student", "state_dict" or the like,
 behind "module.", "backbone.", "image_encoder." or any other prefix. No object that could run code is unpickled.
 
-The weights expect the normalisation they were trained with, of 8-bit RGB: DINO and SAM a mean of (123.675, 116.28,
-103.53) and a standard deviation of (58.395, 57.12, 57.375), HIPT 127.5 for both.
+The weights expect the normalisation they were trained with, of 8-bit RGB: DINO, SAM and EfficientNet-lite a mean of
+(123.675, 116.28, 103.53) and a standard deviation of (58.395, 57.12, 57.375), HIPT 127.5 for both.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ from torch import Tensor
 from napari_nucseg.errors import NucSegError
 from train.teacher.attention import resize_offsets
 from train.teacher.conv import ConvEncoder
+from train.teacher.efficientnet import EfficientNetLite, rename
 from train.teacher.vit import Vit, resize_positions
+
+Encoder = Vit | ConvEncoder | EfficientNetLite
 
 PREFERRED = ("teacher", "average", "ema")
 """Of several sets of weights in one file the one whose prefix holds one of these is taken: averages do better."""
@@ -149,7 +152,7 @@ def find_prefix(names: list[str], anchor: str) -> str | None:
     return min(found, key=rank, default=None)
 
 
-def load_encoder(encoder: Vit | ConvEncoder, path: Path) -> LoadReport:
+def load_encoder(encoder: Encoder, path: Path) -> LoadReport:
     """Load weights into an encoder, in place.
 
     A position embedding of another grid is resampled bicubically, relative positions linearly; the class token is
@@ -157,7 +160,7 @@ def load_encoder(encoder: Vit | ConvEncoder, path: Path) -> LoadReport:
 
     Parameters
     ----------
-    encoder : Vit or ConvEncoder
+    encoder : Vit, ConvEncoder or EfficientNetLite
     path : Path
         See `read_tensors`.
 
@@ -171,6 +174,8 @@ def load_encoder(encoder: Vit | ConvEncoder, path: Path) -> LoadReport:
         The file cannot be read, holds no such encoder, or one of another width or patch.
     """
     tensors = read_tensors(path)
+    if isinstance(encoder, EfficientNetLite):
+        tensors = {rename(name): tensor for name, tensor in tensors.items()}
     anchor = "patch_embed.proj.weight" if isinstance(encoder, Vit) else "stem.conv.weight"
     prefix = find_prefix(list(tensors), anchor)
     if prefix is None:
@@ -208,7 +213,7 @@ def _rename(name: str) -> str:
     return name
 
 
-def _fit(name: str, given: Tensor, wanted: Tensor, encoder: Vit | ConvEncoder) -> tuple[Tensor, str]:
+def _fit(name: str, given: Tensor, wanted: Tensor, encoder: Encoder) -> tuple[Tensor, str]:
     """Return a tensor resampled to the network's grid where that is what differs, and how it was changed."""
     if name == "pos_embed" and isinstance(encoder, Vit):
         return _fit_positions(given, wanted, encoder)

@@ -12,12 +12,16 @@ from train.config import from_mapping, to_mapping
 from train.teacher import ENCODERS, Teacher, TeacherConfig, build_teacher
 from train.teacher.conv import ConvConfig
 from train.teacher.decoder import DecoderConfig, map_channels
+from train.teacher.efficientnet import LITES, Block
 from train.teacher.vit import VITS, VitConfig
 
+KINDS = [e for e in ENCODERS if e not in LITES] + ["efficientnet_lite0"]
 SMALL = {"width": 16, "depth": 4, "heads": 2, "mlp": 2}
 
 
 def tiny(encoder="vit_small", **changes):
+    if encoder in LITES:
+        return TeacherConfig(encoder, light=(8, 10, 12, 14), **changes)
     if encoder == "conv":
         changes.setdefault("conv", ConvConfig((6, 8, 10, 12), (1, 1, 1, 1)))
     else:
@@ -27,7 +31,7 @@ def tiny(encoder="vit_small", **changes):
     return TeacherConfig(encoder, decoder=DecoderConfig((4, 6, 8, 10, 12), (1, 2, 1, 1), 5), **changes)
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("encoder", KINDS)
 @pytest.mark.parametrize("size", [(64, 64), (32, 80)])
 def test_shapes(encoder, size):
     layout = MapLayout((0, 45, 90, 135), 3)
@@ -36,20 +40,22 @@ def test_shapes(encoder, size):
     raw, features = teacher.forward_with_features(image)
     assert raw.shape == (2, layout.channels, *size)
     assert torch.equal(raw, teacher(image))
-    assert teacher.feature_strides == (16, 8, 4, 2, 1)
+    assert teacher.feature_strides == ((16, 8, 4, 2) if encoder in LITES else (16, 8, 4, 2, 1))
     for x, width, stride in zip(features, teacher.feature_widths, teacher.feature_strides, strict=True):
         assert x.shape == (2, width, size[0] // stride, size[1] // stride)
     for x, y in zip(features, teacher.features(image), strict=True):
         assert torch.equal(x, y)
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("encoder", KINDS)
 def test_every_parameter_gets_a_gradient(encoder):
     torch.manual_seed(0)
     teacher = Teacher(tiny(encoder, deep_supervision=True))
     with torch.no_grad():  # residual branches begin at zero, where nothing goes back through them
         for p in teacher.parameters():
             p.add_(torch.randn_like(p) * 0.1)
+    for block in [m for m in teacher.modules() if isinstance(m, Block)]:
+        block.dropped = 0.0
     raw, features = teacher.forward_with_features(torch.randn(2, 3, 96, 64))
     sides = teacher.side_maps(features)
     assert [m.shape for m in sides] == [raw.shape] * 3
