@@ -1,4 +1,5 @@
 from dataclasses import dataclass, field, fields
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,6 @@ import torch
 from napari_nucseg.errors import NucSegError
 from train.command import run_command
 from train.config import describe, load_config, meanings, to_mapping
-from train.fit import FitConfig
 from train.loop import LoopConfig
 
 
@@ -68,8 +68,10 @@ def test_missing_and_broken_files(tmp_path):
         load_config(Outer, tmp_path / "bad.toml")
 
 
-def test_the_shipped_config_loads():
-    config = load_config(FitConfig, Path(__file__).parents[2] / "train" / "configs" / "student.toml")
+@pytest.mark.parametrize("command", ["fit", "teach", "distill"])
+def test_the_shipped_config_loads(command):
+    path = Path(__file__).parents[2] / "train" / "configs" / "student.toml"
+    config = load_config(import_module(f"train.{command}").CONFIG, path, (), command)
     assert config.data.sets["consep"].merge == "merge_pannuke"
     assert all(config.data.sets[name].held_out for name in ("monuseg", "consep"))
 

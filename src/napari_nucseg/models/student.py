@@ -37,7 +37,7 @@ class StudentConfig:
         Channels of the output.
     """
 
-    widths: tuple[int, ...] = (32, 64, 128, 224)
+    widths: tuple[int, ...] = (32, 64, 128, 256)
     blocks: tuple[int, ...] = (1, 2, 3, 2)
     decoder_blocks: tuple[int, ...] = (1, 1, 1)
     layout: MapLayout = field(default_factory=MapLayout)
