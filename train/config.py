@@ -87,6 +87,7 @@ COMMANDS = (
     "prepare",
     "evaluate",
     "robustness",
+    "average",
     "calibrate",
     "thresholds",
     "export",

@@ -23,6 +23,7 @@ from napari_nucseg.models.card import Card, Colour
 from napari_nucseg.models.checkpoint import save_checkpoint
 from napari_nucseg.models.registry import Model, find_model, open_model
 from napari_nucseg.models.student import Student
+from train.average import AVERAGED
 from train.config import to_mapping
 from train.export_checks import Exported, card_texts, check_place, check_replaced, read_reports
 from train.flags import run_flags
@@ -111,6 +112,7 @@ def export(
         decode=decode_of(folder),
         training={
             "steps": state.get("step"),
+            **{key: state[key] for key in (AVERAGED,) if key in state},
             "config": to_mapping(config),
             **tuning_of(folder),
         },
