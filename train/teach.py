@@ -36,7 +36,8 @@ class TeachConfig(RunConfig):
         The network; ``teacher.layout.n_classes`` follows ``data.classes``.
     mean, std : tuple of float
         Mean and standard deviation of 8-bit RGB that the encoder expects; [127.5, 127.5, 127.5] twice for
-        HIPT, [123.7, 116.3, 103.5] and [58.4, 57.1, 57.4] for DINO, SAM and EfficientNet-lite.
+        HIPT, [127.0, 127.0, 127.0] and [128.0, 128.0, 128.0] for EfficientNet-lite, [123.7, 116.3, 103.5] and
+        [58.4, 57.1, 57.4] for DINO and SAM.
     side_weight : float
         Share of the losses of the coarser heads, with ``teacher.deep_supervision``.
     """

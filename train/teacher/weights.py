@@ -3,8 +3,8 @@
 The tensors are found wherever they lie in the file: nested under "teacher", "student", "state_dict" or the like,
 behind "module.", "backbone.", "image_encoder." or any other prefix. No object that could run code is unpickled.
 
-The weights expect the normalisation they were trained with, of 8-bit RGB: DINO, SAM and EfficientNet-lite a mean of
-(123.675, 116.28, 103.53) and a standard deviation of (58.395, 57.12, 57.375), HIPT 127.5 for both.
+The weights expect the normalisation they were trained with, of 8-bit RGB: DINO and SAM a mean of (123.675, 116.28,
+103.53) and a standard deviation of (58.395, 57.12, 57.375), HIPT 127.5 for both, EfficientNet-lite 127 and 128.
 """
 
 from __future__ import annotations
