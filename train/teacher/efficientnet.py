@@ -19,7 +19,7 @@ LITES = {
     "efficientnet_lite3": (1.2, 1.4),
     "efficientnet_lite4": (1.4, 1.8),
 }
-"""Factors of width and depth."""
+"""Factors of width and depth, by the name of the encoder."""
 
 STEM = 32
 _STAGES = (  # blocks, kernel, stride, expansion, channels
@@ -29,19 +29,24 @@ _STAGES = (  # blocks, kernel, stride, expansion, channels
 DROPPED = 0.1
 """Share of the last blocks that are left out in training (stochastic depth, Huang et al. 2016); earlier ones less."""
 
-_RENAMED = (
-    (r"^_conv_stem\.", "stem.conv."), (r"^_bn0\.", "stem.norm."), (r"^_blocks\.", "blocks."),
-    (r"\._expand_conv\.", ".expand.conv."), (r"\._bn0\.", ".expand.norm."),
-    (r"\._depthwise_conv\.", ".depthwise.conv."), (r"\._bn1\.", ".depthwise.norm."),
-    (r"\._project_conv\.", ".project.conv."), (r"\._bn2\.", ".project.norm."),
-)  # fmt: skip
+_PUBLIC_TOP = {"_conv_stem": "stem.conv", "_bn0": "stem.norm"}
+_PUBLIC_BLOCK = {
+    "_expand_conv": "expand.conv", "_bn0": "expand.norm", "_depthwise_conv": "depthwise.conv",
+    "_bn1": "depthwise.norm", "_project_conv": "project.conv", "_bn2": "project.norm",
+}  # fmt: skip
+_PUBLIC_NAME = re.compile(r"(?P<prefix>(?:.*?\.)??)(?P<block>_blocks\.\d+\.)?(?P<layer>_\w+)(?P<kind>\.\w+)")
 
 
-def rename(name: str) -> str:
-    """Return our name of a tensor of the public PyTorch weights."""
-    for theirs, ours in _RENAMED:
-        name = re.sub(theirs, ours, name)
-    return name
+def own_name(name: str) -> str:
+    """Return the name that `EfficientNetLite` has for a tensor of the public PyTorch weights, behind the same prefix.
+
+    Any other name, such as those of the head, is returned as it is.
+    """
+    found = _PUBLIC_NAME.fullmatch(name)
+    layer = found and (_PUBLIC_BLOCK if found["block"] else _PUBLIC_TOP).get(found["layer"])
+    if not found or not layer:
+        return name
+    return f"{found['prefix']}{(found['block'] or '').removeprefix('_')}{layer}{found['kind']}"
 
 
 class ConvNorm(nn.Module):
@@ -77,7 +82,7 @@ class Block(nn.Module):
         self.shortcut, self.dropped = stride == 1 and cin == cout, dropped
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, cin, H, W) to (N, cout, H / stride, W / stride)."""
+        """Map (N, cin, H, W) to (N, cout, ceil(H / stride), ceil(W / stride))."""
         out = self.project(self.depthwise(self.expand(x)))
         if not self.shortcut:
             return out
@@ -88,7 +93,7 @@ class Block(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """Image (N, 3, H, W) to five maps (N, widths[i], H / strides[i], W / strides[i]), at 1/2 to 1/32.
+    """Image to five maps, at 1/2 to 1/32 of its resolution; the head of ImageNet is left out.
 
     Parameters
     ----------
@@ -108,7 +113,9 @@ class EfficientNetLite(nn.Module):
         counts = [n if k in (0, last) else math.ceil(n * deep) for k, (n, *_) in enumerate(_STAGES)]
         self.stem = ConvNorm(3, STEM, 3, 2)
         self.blocks = nn.ModuleList()
-        self._ends, cin, widths = list[int](), STEM, list[int]()
+        self._ends: list[int] = []  # of the blocks
+        widths: list[int] = []
+        cin = STEM
         for count, (_, kernel, stride, expansion, channels) in zip(counts, _STAGES, strict=True):
             if stride == 2:  # what is there before the resolution is halved is handed out
                 self._ends.append(len(self.blocks) - 1)
@@ -122,7 +129,7 @@ class EfficientNetLite(nn.Module):
         self.strides = (2, 4, 8, 16, 32)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Return the maps of a normalised image, their sides those of the image divided by `strides`, rounded up."""
+        """Map (N, 3, H, W) to five of (N, widths[i], ceil(H / strides[i]), ceil(W / strides[i])), fine to coarse."""
         x, out = self.stem(image), []
         for k, block in enumerate(self.blocks):
             x = block(x)

@@ -26,10 +26,11 @@ from torch import Tensor
 from napari_nucseg.errors import NucSegError
 from train.teacher.attention import resize_offsets
 from train.teacher.conv import ConvEncoder
-from train.teacher.efficientnet import EfficientNetLite, rename
+from train.teacher.efficientnet import EfficientNetLite, own_name
 from train.teacher.vit import Vit, resize_positions
 
 Encoder = Vit | ConvEncoder | EfficientNetLite
+"""What a teacher may see with."""
 
 PREFERRED = ("teacher", "average", "ema")
 """Of several sets of weights in one file the one whose prefix holds one of these is taken: averages do better."""
@@ -175,7 +176,7 @@ def load_encoder(encoder: Encoder, path: Path) -> LoadReport:
     """
     tensors = read_tensors(path)
     if isinstance(encoder, EfficientNetLite):
-        tensors = {rename(name): tensor for name, tensor in tensors.items()}
+        tensors = {own_name(name): tensor for name, tensor in tensors.items()}
     anchor = "patch_embed.proj.weight" if isinstance(encoder, Vit) else "stem.conv.weight"
     prefix = find_prefix(list(tensors), anchor)
     if prefix is None:

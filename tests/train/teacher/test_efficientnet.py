@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from napari_nucseg.errors import NucSegError
 from train.teacher.efficientnet import LITES, Block, ConvNorm, EfficientNetLite
 from train.teacher.weights import load_encoder
 
@@ -74,18 +75,28 @@ def public(name):
     return expanded
 
 
-def test_public_weights_are_loaded_whole(tmp_path):
+@pytest.mark.parametrize("prefix", ["", "module.", "state_dict.module."])
+def test_public_weights_are_loaded_whole(tmp_path, prefix):
     torch.manual_seed(1)
     theirs, mine = EfficientNetLite("efficientnet_lite0"), EfficientNetLite("efficientnet_lite0")
     state = {public(name): tensor for name, tensor in theirs.state_dict().items()}
     assert "_blocks.3._depthwise_conv.weight" in state
     assert "_blocks.3._bn2.running_var" in state
-    torch.save(
-        {**state, "_bn1.weight": torch.ones(1280), "_fc.bias": torch.zeros(1000)}, tmp_path / "lite0.pth"
-    )
+    state |= {"_bn1.weight": torch.ones(1280), "_fc.bias": torch.zeros(1000)}
+    torch.save({prefix + name: tensor for name, tensor in state.items()}, tmp_path / "lite0.pth")
     report = load_encoder(mine, tmp_path / "lite0.pth")
+    assert report.prefix == prefix
     assert report.missing == ()
     assert set(report.unexpected) == {"_bn1.weight", "_fc.bias"}
     image = torch.randn(1, 3, 64, 64)
     for a, b in zip(theirs.eval()(image), mine.eval()(image), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_weights_of_another_size_are_refused(tmp_path):
+    state = {
+        public(name): tensor for name, tensor in EfficientNetLite("efficientnet_lite1").state_dict().items()
+    }
+    torch.save(state, tmp_path / "lite1.pth")
+    with pytest.raises(NucSegError, match="choose the encoder they belong to"):
+        load_encoder(EfficientNetLite("efficientnet_lite0"), tmp_path / "lite1.pth")
