@@ -15,7 +15,7 @@ STRIDES = (2, 4, 8, 16)
 
 
 class LightDecoder(nn.Module):
-    """Image and encoder maps to features at 1/16 to 1/2.
+    """Image and the five maps of an encoder to features at 1/16 to 1/2.
 
     Parameters
     ----------
@@ -40,8 +40,10 @@ class LightDecoder(nn.Module):
 
         Parameters
         ----------
-        image : (N, 3, H, W), sides multiples of 16
-        maps : the encoder's five
+        image : (N, 3, H, W)
+            Sides are multiples of 16.
+        maps : list of Tensor
+            The encoder's five, fine to coarse: (N, widths[i], ceil(H / 2**(i + 1)), ceil(W / 2**(i + 1))).
         """
         *skips, x = (way(m) for way, m in zip(self.laterals, maps, strict=True))
         skips[0] = skips[0] + self.image(image)
@@ -49,10 +51,10 @@ class LightDecoder(nn.Module):
         for up in self.ups:
             skip = skips.pop()
             rows, cols = skip.shape[2:]
-            missing = (
-                (0, cols % 2, 0, rows % 2) if not out else (0, 0, 0, 0)
-            )  # of sides that 32 does not divide
-            x = up(x, F.pad(skip, missing, mode="replicate") if any(missing) else skip)[..., :rows, :cols]
+            # the sides are odd only at 1/16, where those at 1/32 were rounded up
+            if rows % 2 or cols % 2:
+                skip = F.pad(skip, (0, cols % 2, 0, rows % 2), mode="replicate")
+            x = up(x, skip)[..., :rows, :cols]
             out.append(x)
         return [*out[:-1], self.refine(out[-1])]
 
