@@ -26,6 +26,9 @@ HARMLESS = (
 )
 """Settings that may change from one start of a run to the next: they do not change the weights."""
 
+LATER = ("teacher.light",)
+"""Settings of parts that earlier versions did not have: a run that lacks them has none of these parts."""
+
 
 def identity(config: Any, train: Sequence[AnnotatedImage]) -> dict[str, Any]:
     """Return what makes a run the one it is: flat settings and the training images."""

@@ -33,6 +33,7 @@ from napari_nucseg.errors import NucSegError
 from train import distributed
 from train.best import Best
 from train.crops import Batch, close, loader
+from train.identity import LATER
 from train.interrupt import Interrupt, Stopped
 from train.loop_config import LoopConfig
 from train.loop_words import difference, figures_in_short, where_it_goes_on
@@ -71,7 +72,7 @@ class Loop:
     Raises
     ------
     NucSegError
-        The run folder holds a run of another identity.
+        The run folder holds a run of another identity, or one that `train.average` wrote.
     """
 
     def __init__(
@@ -151,10 +152,16 @@ class Loop:
                 log.info("run '%s' has no checkpoint yet: it begins anew", self.run.folder)
             self.run.rewind(0, validated=False)
             return
+        if "identity" not in state:
+            raise NucSegError(
+                f"Run '{self.run.folder}' was averaged from others and has no training to go on with; give another run "
+                "folder, and train.export the average to begin with it (begin=)."
+            )
         before = json.loads(state["identity"])
         for key in sorted(before.keys() | self.identity.keys()):
             was, now = before.get(key), self.identity.get(key)
-            if key not in before and not now:  # an earlier version had no such setting, and it is off
+            # an earlier version had no such setting, and it is off or concerns what that version did not have
+            if key not in before and (not now or key in LATER):
                 continue
             if was != now:
                 raise NucSegError(

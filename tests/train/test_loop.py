@@ -147,10 +147,17 @@ def test_a_run_of_an_earlier_version_goes_on_without_the_settings_that_came_late
 
     loop(teacher="a").fit(nothing)
     assert loop(teacher="a", ensemble=[], turned=False).step == 1
+    assert loop(teacher="a", **{"teacher.light": [48, 64, 96, 128]}).step == 1  # there were no such teachers
     with pytest.raises(NucSegError, match=r"begun with ensemble=None, not \['b'\]"):
         loop(teacher="a", ensemble=["b"])
     with pytest.raises(NucSegError, match="begun with teacher=a"):
         loop(ensemble=[])
+
+
+def test_a_run_that_was_averaged_is_not_trained_on(tmp_path):
+    make_loop(tmp_path, steps=1).run.save("last.pt", {"average": {}, "step": 3})
+    with pytest.raises(NucSegError, match="was averaged from others"):
+        make_loop(tmp_path, steps=1)
 
 
 @pytest.mark.parametrize(
