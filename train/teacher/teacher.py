@@ -36,9 +36,9 @@ class TeacherConfig:
     layout : MapLayout
         Channels of the output; four angles give the multi-angle distance map.
     decoder : DecoderConfig
-        Of a transformer or "conv".
+        Sizes of the decoder of a transformer or "conv".
     light : tuple of int
-        Of an EfficientNet-lite instead: channels of the decoder at 1/2, 1/4, 1/8 and 1/16.
+        Channels of the decoder of an EfficientNet-lite at 1/2, 1/4, 1/8 and 1/16.
     vit : VitConfig, optional
         Sizes in place of those of the named transformer, such as vit.width=192 vit.heads=3 (what is not given is
         that of "vit_small").
@@ -73,6 +73,10 @@ class TeacherConfig:
         if self.encoder in LITES and self.decoder != DecoderConfig():
             raise NucSegError(
                 f"decoder has no meaning with encoder='{self.encoder}'; set light=[...] instead."
+            )
+        if self.encoder not in LITES and self.light != TeacherConfig.light:
+            raise NucSegError(
+                f"light has no meaning with encoder='{self.encoder}'; set decoder.widths=[...] instead."
             )
         if len(self.light) != len(LIGHT_STRIDES) or min(self.light) < 1:
             raise NucSegError(

@@ -109,6 +109,11 @@ def test_sides_must_be_multiples_of_sixteen(size):
         ({"encoder": "vit_smal"}, "'vit_smal' is not known; there are vit_small"),
         ({"encoder": "conv", "checkpointing": True}, "checkpointing=true"),
         ({"encoder": "conv", "vit": VitConfig()}, "vit has no meaning"),
+        ({"encoder": "efficientnet_lite0", "vit": VitConfig()}, "vit has no meaning with encoder='eff"),
+        ({"encoder": "efficientnet_lite0", "decoder": DecoderConfig(head=8)}, "decoder has no meaning"),
+        ({"encoder": "conv", "light": (8, 8, 8, 8)}, "light has no meaning with encoder='conv'"),
+        ({"encoder": "efficientnet_lite0", "light": (8, 8, 8)}, "four numbers"),
+        ({"encoder": "efficientnet_lite0", "light": (8, 8, 0, 8)}, "each at least 1"),
     ],
 )
 def test_what_cannot_be_is_told(changes, told):
