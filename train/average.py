@@ -9,7 +9,9 @@ longer does not; whether it does, `train.evaluate` tells.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +22,10 @@ from torch import Tensor
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.models.student import Student
 from train.config import to_mapping
+from train.distill import DistillRunConfig
 from train.fit import FitConfig
 from train.flags import run_flags
+from train.loaded import tuned
 from train.runlog import RunLog
 from train.runs import RunConfig, checkpoint_of, load_run, run_folder
 from train.task import MapTask
@@ -42,7 +46,8 @@ class AverageConfig:
         Folders of runs of train.fit or train.distill, or checkpoints in them: two or more, of one shape, the same
         classes and the same validation images.
     out : Path
-        Run folder to write; it can be evaluated, tuned, exported and gone on from like any other.
+        Run folder to write; it can be evaluated, tuned, exported and averaged again like any other, but not trained
+        on. An earlier average in it is replaced.
     weights : tuple of float
         Share of each run, in any unit; empty for equal ones.
     """
@@ -54,18 +59,28 @@ class AverageConfig:
     def __post_init__(self) -> None:
         if len(self.runs) < 2:
             raise NucSegError("Give two runs or more: --runs runs/a runs/b.")
-        if len(set(self.runs)) < len(self.runs):
-            raise NucSegError("A run is given twice; say how much each counts with --weights.")
         if self.weights and len(self.weights) != len(self.runs):
             raise NucSegError(
                 f"There are {len(self.runs)} runs and {len(self.weights)} weights; give one for each."
             )
-        if self.weights and (min(self.weights) < 0 or sum(self.weights) <= 0):
-            raise NucSegError(f"weights={list(self.weights)} must be 0 or more, and not all 0.")
+        if self.weights and not (
+            all(math.isfinite(w) and w >= 0 for w in self.weights) and sum(self.weights) > 0
+        ):
+            raise NucSegError(f"weights={list(self.weights)} must be numbers, 0 or more, and not all 0.")
+        if self.out.resolve() in {run_folder(path).resolve() for path in self.runs}:
+            raise NucSegError(f"Folder '{self.out}' is one of the runs to average; give another --out.")
 
 
 def mean_state(states: Sequence[dict[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
-    """Return the weighted mean of state dicts of one shape; what is no float is taken from the first."""
+    """Return the weighted mean of state dicts of one shape; what is no float is taken from the first.
+
+    Parameters
+    ----------
+    states : sequence of dict of str to Tensor
+        The running means and variances of batch norm are averaged like weights.
+    weights : sequence of float
+        One for each, in any unit.
+    """
     total = float(sum(weights))
     return {
         name: (
@@ -80,27 +95,43 @@ def mean_state(states: Sequence[dict[str, Tensor]], weights: Sequence[float]) ->
 def check_alike(paths: Sequence[Path], runs: Sequence[tuple[RunConfig, MapTask]]) -> None:
     """Refuse runs whose mean makes no sense.
 
+    Parameters
+    ----------
+    paths : sequence of Path
+        As they were given.
+    runs : sequence of (RunConfig, MapTask)
+        What is there, see `load_run`.
+
     Raises
     ------
     NucSegError
-        They are no students of one shape and the same classes, hold different images out, or began each with chance.
+        A checkpoint is given twice; or they are no students of one shape and the same classes, divide a data set
+        differently, or several of them began with chance.
     """
-    (config, task), path = runs[0], paths[0]
-    for other_path, (other, theirs) in zip(paths, runs, strict=True):
-        if not isinstance(theirs.network, Student):
-            raise NucSegError(f"Run '{other_path}' did not train a student; only students are averaged.")
+    used = [_checkpoint(path, run).resolve() for path, (run, _) in zip(paths, runs, strict=True)]
+    twice = next((path for path, file in zip(paths, used, strict=True) if used.count(file) > 1), None)
+    if twice is not None:
+        raise NucSegError(f"Run '{twice}' is given twice; say how much each counts with --weights.")
+    for path, (_, task) in zip(paths, runs, strict=True):
+        if not isinstance(task.network, Student):
+            raise NucSegError(f"Run '{path}' did not train a student; only students are averaged.")
+    for (path, (config, task)), (other_path, (other, theirs)) in itertools.combinations(
+        zip(paths, runs, strict=True), 2
+    ):
         if _shape(other, theirs) != _shape(config, task):
             raise NucSegError(
                 f"Runs '{path}' and '{other_path}' differ in shape, classes, resolution or normalisation; only runs "
                 "that went on from the same model can be averaged."
             )
-        for key in config.data.sets.keys() & other.data.sets.keys():
+        for key in sorted(config.data.sets.keys() & other.data.sets.keys()):
             if _division(config, key) != _division(other, key):
                 raise NucSegError(
-                    f"Runs '{path}' and '{other_path}' divide {key} differently into training and validation, so that "
-                    "no image would be new to their mean; train them with the same division."
+                    f"Runs '{path}' and '{other_path}' divide or read {key} differently (data.sets.{key}), and what "
+                    "one keeps for validation the other may have learnt; train them with the same settings of that "
+                    "set, but for its weight."
                 )
-    if sum(not getattr(run, "begin", "") for run, _ in runs) > 1:
+    # two checkpoints of one run began together
+    if len({file.parent for file, (run, _) in zip(used, runs, strict=True) if not _begin(run)}) > 1:
         raise NucSegError(
             "More than one of these runs began with chance, and the mean of unrelated weights is of no use; let the "
             "others go on from a model with begin=."
@@ -110,6 +141,17 @@ def check_alike(paths: Sequence[Path], runs: Sequence[tuple[RunConfig, MapTask]]
 def _shape(config: RunConfig, task: MapTask) -> tuple[Any, ...]:
     buffers = tuple(float(v) for name in ("mean", "std") for v in getattr(task, name).flatten())
     return task.network.config, config.data.classes, config.crop.mpp, task.without, buffers
+
+
+def _checkpoint(path: Path, config: RunConfig) -> Path:
+    """Return the file that stands for a run."""
+    return run_folder(path) / checkpoint_of(path, config).name
+
+
+def _begin(config: RunConfig) -> str:
+    """Return the model that a run began with; empty if it began with chance."""
+    begin: str = getattr(config, "begin", "")
+    return begin
 
 
 def _division(config: RunConfig, key: str) -> Any:
@@ -122,36 +164,58 @@ def average(config: AverageConfig) -> None:
     Raises
     ------
     NucSegError
-        From `load_run` or `check_alike`; or the folder holds another run.
+        From `load_run` or `check_alike`; or the folder holds other things than an average.
     """
     out = RunLog(config.out)
     out.check()
-    if out.holds("last.pt") and AVERAGED not in (out.load("last.pt") or {}):
+    earlier = out.load("last.pt") or {}
+    if AVERAGED not in earlier and out.holds("config.json", "metrics.csv", "last.pt"):
         raise NucSegError(f"Folder '{config.out}' holds a run that was trained; give another --out.")
     runs = [load_run(path) for path in config.runs]
     check_alike(config.runs, runs)
     steps = {str(p): _steps(p, run) for p, (run, _) in zip(config.runs, runs, strict=True)}
     weights = config.weights or (1.0,) * len(runs)
     mean = mean_state([task.state_dict() for _, task in runs], weights)
-    out.config({"command": "fit", **to_mapping(_settings(config.out, [run for run, _ in runs]))})
+    settings = _settings(config.out, [run for run, _ in runs])
+    command = "distill" if isinstance(settings, DistillRunConfig) else "fit"
     shares = [w / sum(weights) for w in weights]
     averaged = {p: {"steps": n, "share": s} for (p, n), s in zip(steps.items(), shares, strict=True)}
     out.save("last.pt", {"average": mean, "step": max(steps.values()), AVERAGED: averaged})
+    out.config(
+        {"command": command, **to_mapping(settings)}
+    )  # last, since a folder with this alone is none of ours
+    if out.holds(tuned(config.out).name):
+        log.warning("%s is of the earlier average; choose the thresholds anew", tuned(config.out))
     told = ", ".join(f"{share:.0%} of {path}" for path, share in zip(steps, shares, strict=True))
     log.info("%s: %s", config.out, told)
     print(f"Next: python -m train.thresholds --run {config.out}")
 
 
 def _settings(out: Path, runs: Sequence[RunConfig]) -> FitConfig:
-    """Return the settings of the first run, with the data sets of all."""
-    first = runs[0]
-    sets = {key: own for run in reversed(runs) for key, own in run.data.sets.items()}
-    shared = {f.name: getattr(first, f.name) for f in dataclasses.fields(FitConfig)}
-    return FitConfig(**{**shared, "run": out, "data": dataclasses.replace(first.data, sets=sets)})
+    """Return the settings of the first run, or the first distilled one, with all that any of them learnt from.
+
+    `train.seen` finds there which images are new to the average: the data sets of all, their teachers, and the model
+    they began with.
+    """
+    distilled = [run for run in runs if isinstance(run, DistillRunConfig)]
+    first = distilled[0] if distilled else runs[0]
+    assert isinstance(first, FitConfig)  # who trains a student; see `check_alike`
+    changes: dict[str, Any] = {
+        "run": out,
+        "begin": next((begin for run in runs if (begin := _begin(run))), ""),
+        "data": dataclasses.replace(
+            first.data, sets={key: own for run in reversed(runs) for key, own in run.data.sets.items()}
+        ),
+    }
+    if isinstance(first, DistillRunConfig):
+        _, *others = dict.fromkeys(path for run in distilled for path in (run.teacher, *run.ensemble))
+        changes["ensemble"] = tuple(others)
+    return dataclasses.replace(first, **changes)
 
 
 def _steps(path: Path, config: RunConfig) -> int:
-    state = RunLog(run_folder(path)).load(checkpoint_of(path, config).name) or {}
+    file = _checkpoint(path, config)
+    state = RunLog(file.parent).load(file.name) or {}
     return int(state.get("step", 0))
 
 

@@ -112,7 +112,7 @@ def export(
         decode=decode_of(folder),
         training={
             "steps": state.get("step"),
-            **{key: state[key] for key in (AVERAGED,) if key in state},
+            **({AVERAGED: state[AVERAGED]} if AVERAGED in state else {}),
             "config": to_mapping(config),
             **tuning_of(folder),
         },

@@ -62,7 +62,8 @@ def test_the_mean_of_weights_is_a_run(toy_run, second_run, tmp_path):
 
 
 def test_a_run_averaged_with_itself_is_itself(second_run, tmp_path):
-    assert run("--runs", second_run, second_run / "last.pt", "--out", tmp_path / "same") == 0
+    copy = changed_copy(second_run, tmp_path / "copy", lambda data: None)
+    assert run("--runs", second_run, copy, "--out", tmp_path / "same") == 0
     for a, b in zip(weights(second_run).values(), weights(tmp_path / "same").values(), strict=True):
         torch.testing.assert_close(a, b)
 
@@ -77,22 +78,65 @@ def changed_copy(folder, to, change):
     return to
 
 
+def test_two_checkpoints_of_a_run_that_began_with_chance(toy_run, tmp_path):
+    both = changed_copy(toy_run, tmp_path / "both", lambda data: None)
+    (both / "best.pt").write_bytes((both / "last.pt").read_bytes())
+    assert run("--runs", both, both / "best.pt", "--out", tmp_path / "m") == 0
+
+
+def test_what_any_of_the_runs_learnt_from_is_told(toy_run, second_run, tmp_path):
+    def distilled(*teachers):
+        def change(data):
+            data.update(command="distill", teacher=teachers[0], ensemble=teachers[1:])
+            data["data"]["sets"][teachers[0]] = {"held_out": ["x"]}
+
+        return change
+
+    a = changed_copy(second_run, tmp_path / "a", distilled("s", "t"))
+    b = changed_copy(second_run, tmp_path / "b", distilled("u", "t"))
+    assert run("--runs", toy_run, a, b, "--out", tmp_path / "m") == 0
+    config, _ = load_run(tmp_path / "m")
+    assert [path.name for path in (config.teacher, *config.ensemble)] == ["s", "t", "u"]
+    assert config.begin == load_run(second_run)[0].begin != ""
+    assert set(config.data.sets) == {"toy", "s", "u"}
+    assert config.run == tmp_path / "m"
+
+
+def test_thresholds_of_an_earlier_average_are_told(toy_run, second_run, tmp_path, caplog):
+    command = "--runs", toy_run, second_run, "--out", tmp_path / "m"
+    assert run(*command) == 0
+    assert "earlier average" not in caplog.text
+    (tmp_path / "m" / "decode.json").write_text("{}")
+    assert run(*command) == 0
+    assert "decode.json is of the earlier average" in caplog.text
+
+
 def test_what_makes_no_sense_is_refused_in_a_sentence(toy_run, second_run, tmp_path, capsys):
     def divided(data):
         data["data"]["sets"]["toy"]["held_out"] = ["im_2"]
 
     other = changed_copy(second_run, tmp_path / "other", divided)
     scaled = changed_copy(second_run, tmp_path / "scaled", lambda data: data["crop"].update(mpp=0.5))
+    begun = tmp_path / "begun"  # and not saved yet
+    begun.mkdir()
+    (begun / "config.json").write_text((toy_run / "config.json").read_text())
+    elsewhere = changed_copy(second_run, tmp_path / "elsewhere", lambda data: data["data"].update(sets={}))
     kept = changed_copy(toy_run, tmp_path / "kept", lambda data: None)
     cases = {
         "two runs or more": ["--runs", toy_run, "--out", tmp_path / "m"],
         "given twice": ["--runs", toy_run, toy_run, "--out", tmp_path / "m"],
+        "last.pt' is given twice": ["--runs", toy_run / "last.pt", toy_run, "--out", tmp_path / "m"],
+        "is one of the runs": ["--runs", toy_run, second_run / "last.pt", "--out", second_run],
         "2 runs and 1 weights": ["--runs", toy_run, second_run, "--weights", 1, "--out", tmp_path / "m"],
         "not all 0": ["--runs", toy_run, second_run, "--weights", 0, 0, "--out", tmp_path / "m"],
-        "divide toy differently": ["--runs", toy_run, other, "--out", tmp_path / "m"],
+        "weights=[nan, 1.0]": ["--runs", toy_run, second_run, "--weights", "nan", 1, "--out", tmp_path / "m"],
+        "weights=[-1.0, 2.0]": ["--runs", toy_run, second_run, "weights=[-1, 2]", "--out", tmp_path / "m"],
+        "read toy differently": ["--runs", toy_run, other, "--out", tmp_path / "m"],
+        f"'{second_run}' and '{other}'": ["--runs", elsewhere, second_run, other, "--out", tmp_path / "m"],
         "differ in shape": ["--runs", toy_run, scaled, "--out", tmp_path / "m"],
         "began with chance": ["--runs", toy_run, kept, "--out", tmp_path / "m"],
         "holds a run that was trained": ["--runs", toy_run, second_run, "--out", kept],
+        "begun' holds a run that": ["--runs", toy_run, second_run, "--out", begun],
         "no checkpoint": ["--runs", toy_run, tmp_path / "none", "--out", tmp_path / "m"],
     }
     for word, arguments in cases.items():
