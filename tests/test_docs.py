@@ -54,7 +54,7 @@ class _ReachedError(Exception):
 ACTIONS = {
     "prepare": "prepare", "fit": "fit", "teach": "teach", "distill": "distill", "thresholds": "choose",
     "evaluate": "run", "export": "run", "compress": "run", "figures": "figures", "ablate": "ablate",
-    "teacher.cost": "table", "calibrate": "calibrate", "robustness": "run",
+    "teacher.cost": "table", "calibrate": "calibrate", "robustness": "run", "average": "average",
 }  # fmt: skip
 """What each training command calls with its settings."""
 WITH_COMMANDS = [
