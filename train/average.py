@@ -108,7 +108,7 @@ def check_alike(paths: Sequence[Path], runs: Sequence[tuple[RunConfig, MapTask]]
         A checkpoint is given twice; or they are no students of one shape and the same classes, divide a data set
         differently, or several of them began with chance.
     """
-    used = [_checkpoint(path, run).resolve() for path, (run, _) in zip(paths, runs, strict=True)]
+    used = [checkpoint_of(path, run).resolve() for path, (run, _) in zip(paths, runs, strict=True)]
     twice = next((path for path, file in zip(paths, used, strict=True) if used.count(file) > 1), None)
     if twice is not None:
         raise NucSegError(f"Run '{twice}' is given twice; say how much each counts with --weights.")
@@ -141,11 +141,6 @@ def check_alike(paths: Sequence[Path], runs: Sequence[tuple[RunConfig, MapTask]]
 def _shape(config: RunConfig, task: MapTask) -> tuple[Any, ...]:
     buffers = tuple(float(v) for name in ("mean", "std") for v in getattr(task, name).flatten())
     return task.network.config, config.data.classes, config.crop.mpp, task.without, buffers
-
-
-def _checkpoint(path: Path, config: RunConfig) -> Path:
-    """Return the file that stands for a run."""
-    return run_folder(path) / checkpoint_of(path, config).name
 
 
 def _begin(config: RunConfig) -> str:
@@ -181,9 +176,8 @@ def average(config: AverageConfig) -> None:
     shares = [w / sum(weights) for w in weights]
     averaged = {p: {"steps": n, "share": s} for (p, n), s in zip(steps.items(), shares, strict=True)}
     out.save("last.pt", {"average": mean, "step": max(steps.values()), AVERAGED: averaged})
-    out.config(
-        {"command": command, **to_mapping(settings)}
-    )  # last, since a folder with this alone is none of ours
+    # last, since a folder with this alone is none of ours
+    out.config({"command": command, **to_mapping(settings)})
     if out.holds(tuned(config.out).name):
         log.warning("%s is of the earlier average; choose the thresholds anew", tuned(config.out))
     told = ", ".join(f"{share:.0%} of {path}" for path, share in zip(steps, shares, strict=True))
@@ -214,7 +208,7 @@ def _settings(out: Path, runs: Sequence[RunConfig]) -> FitConfig:
 
 
 def _steps(path: Path, config: RunConfig) -> int:
-    file = _checkpoint(path, config)
+    file = checkpoint_of(path, config)
     state = RunLog(file.parent).load(file.name) or {}
     return int(state.get("step", 0))
 
