@@ -145,7 +145,7 @@ class SlideSection:
         image, slide = self._image, self.slide
         self.target.setVisible(self.is_large and whole)
         self.target.setEnabled(not self.run.running)  # which has taken what they say
-        if image is not None and self.is_large:
+        if image is not None and self.is_large and whole:  # where it can be seen: it looks at the disk
             folder, stem = self.folder(image), stem_for(image)
             kept = 0 if self.run.running else tiles_kept(folder, stem)
             self.target.show_folder(folder, existing(folder, stem), kept)
