@@ -74,7 +74,17 @@ def decoder(base: FitConfig) -> list[Arm]:
     The first learns foreground, horizontal and vertical distance and type; its centres are found in the distance maps
     (`train.without`). Then the centre map is learnt, then the boundary map, then distances along four angles. The
     decoder has the same settings throughout.
+
+    Raises
+    ------
+    NucSegError
+        `base` begins with a trained model, whose maps and angles would be those of every arm.
     """
+    if base.begin:
+        raise NucSegError(
+            f"begin='{base.begin}' settles the maps and angles that this study compares; begin with chance "
+            "(--settings begin=)."
+        )
     model = replace(base.model, angles=(0, 90))
     steps = {
         "base": replace(model, without=("centre", "boundary")),
