@@ -26,12 +26,13 @@ from napari_nucseg.errors import NucSegError
 from train import distributed
 from train.arms import STUDIES, Arm
 from train.config import load_config
+from train.data import load_data
 from train.figures_curves import read_metrics
 from train.fit import FitConfig
 from train.flags import run_flags
-from train.scores import OWN, Scheme
 from train.spread import Results, write
 from train.tally import Tally
+from train.validate import schemes_of
 
 log = logging.getLogger(__name__)
 
@@ -99,10 +100,14 @@ def arms_of(config: AblateConfig) -> list[Arm]:
 
 def check_figures(names: Sequence[str], arms: Sequence[Arm]) -> None:
     """Raise `NucSegError`, rather now than after the first run, if no validation gives a figure that is asked for."""
+    if not names:
+        return
     known = ["bPQ"]
-    for data in {str(arm.config.data): arm.config.data.resolved() for arm in arms}.values():
-        own = Scheme(OWN, data.classes, {})
-        known += [f"{key}/{figure.name}" for key in data.sets for figure in Tally([], [own]).figures()]
+    data = arms[0].config.data.resolved()  # the arms of a study differ in other things
+    held = load_data(data)[1]
+    for key in dict.fromkeys(item.dataset for item in held):
+        schemes = schemes_of([item for item in held if item.dataset == key], data.classes)
+        known += [f"{key}/{figure.name}" for figure in Tally([], schemes).figures()]
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
@@ -124,7 +129,7 @@ def reached(config: FitConfig) -> dict[str, float]:
 
 
 def ablate(config: AblateConfig) -> None:
-    """Train whatever is not yet trained; write and print the table after each run."""
+    """Train whatever is not yet trained; write the table after each run, and print it after the last."""
     arms = arms_of(config)
     check_figures(config.figures, arms)
     todo = [(seed, arm) for seed in config.seeds for arm in arms]

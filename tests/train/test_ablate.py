@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -126,6 +127,30 @@ def test_sets_without_labels_are_left_out(work):
     settings = ("data.sets.bare.labelled=false", "data.sets.bare.weight=0.5")
     arms = ablate.arms_of(ablate.AblateConfig(work / "c.toml", settings=settings))
     assert all(list(a.config.data.sets) == ["toy"] for a in arms)
+
+
+def test_a_decoder_begins_with_chance(work, capsys):
+    """A trained model has its own maps and angles, so that two arms would be the same."""
+    begun = ["--study", "decoder", "--settings", "begin=default"]
+    assert run(work, *begun) == 2
+    assert "begin='default' settles the maps and angles" in capsys.readouterr().err
+    config = ablate.AblateConfig(work / "c.toml", study="decoder", settings=("begin=default", "begin="))
+    assert [a.config.begin for a in ablate.arms_of(config)] == [""] * 4
+
+
+def test_figures_are_those_of_the_validation_images(work, dataset, tmp_path):
+    """Not of a set without any, nor by class of one without classes."""
+    shutil.copytree(dataset, tmp_path / "data")
+    shutil.copytree(tmp_path / "data" / "toy", tmp_path / "data" / "bare")
+    shutil.rmtree(tmp_path / "data" / "bare" / "train" / "types")
+    root, bare = f"data.root={tmp_path / 'data'}", "data.sets.bare.held_out=['im_3']"
+    both = ablate.AblateConfig(work / "c.toml", "decoder", (root, bare))
+    ablate.check_figures(["bPQ", "bare/AJI", "toy/mPQ (own)"], ablate.arms_of(both))
+    with pytest.raises(NucSegError, match=r"'bare/mPQ \(own\)' is none of a validation"):
+        ablate.check_figures(["bare/mPQ (own)"], ablate.arms_of(both))
+    one = ablate.AblateConfig(work / "c.toml", "decoder", (root, bare, "data.sets.toy.held_out=[]"))
+    with pytest.raises(NucSegError, match="'toy/AJI' is none of a validation"):
+        ablate.check_figures(["toy/AJI"], ablate.arms_of(one))
 
 
 @pytest.mark.parametrize(
