@@ -101,11 +101,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise NucSegError(f"Weights '{path}' are not a file; check the path.")
     if path.suffix == ".safetensors":
         try:
-            return load_file(path)
+            tensors = load_file(path)
         except (SafetensorError, OSError) as error:
             raise NucSegError(f"Weights '{path}' are no safetensors ({error}); get them anew.") from error
-    tensors: dict[str, Tensor] = {}
-    _flatten(_unpickle(path), "", tensors)
+    else:
+        tensors = {}
+        _flatten(_unpickle(path), "", tensors)
     if not tensors:
         raise NucSegError(f"Weights '{path}' hold no tensor; give a state dict, as .safetensors or .pth.")
     return tensors

@@ -312,6 +312,9 @@ def test_damaged_safetensors_are_told(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"nothing of the kind")
     with pytest.raises(NucSegError, match="are no safetensors"):
         read_tensors(tmp_path / "a.safetensors")
+    save_file({}, tmp_path / "empty.safetensors")
+    with pytest.raises(NucSegError, match="hold no tensor"):
+        load_encoder(Vit(DINO), tmp_path / "empty.safetensors")
 
 
 def test_a_shape_that_does_not_fit_changes_nothing(tmp_path):
