@@ -189,14 +189,21 @@ def _settings(out: Path, runs: Sequence[RunConfig]) -> FitConfig:
     """Return the settings of the first run, or the first distilled one, with all that any of them learnt from.
 
     `train.seen` finds there which images are new to the average: the data sets of all, their teachers, and the model
-    they began with.
+    they began with; there is room for one of those models only.
     """
     distilled = [run for run in runs if isinstance(run, DistillRunConfig)]
     first = distilled[0] if distilled else runs[0]
     assert isinstance(first, FitConfig)  # who trains a student; see `check_alike`
+    begins = list(dict.fromkeys(begin for run in runs if (begin := _begin(run))))
+    if len(begins) > 1:
+        log.warning(
+            "The runs began with %s, and '%s' can tell of the first only: train.evaluate may take images of the others "
+            "for new ones. Give first the run whose model goes on from the others.",
+            ", ".join(begins), out,
+        )  # fmt: skip
     changes: dict[str, Any] = {
         "run": out,
-        "begin": next((begin for run in runs if (begin := _begin(run))), ""),
+        "begin": next(iter(begins), ""),
         "data": dataclasses.replace(
             first.data, sets={key: own for run in reversed(runs) for key, own in run.data.sets.items()}
         ),

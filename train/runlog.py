@@ -40,7 +40,7 @@ class RunLog:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise NucSegError(
-                f"Run folder '{self.folder}' cannot be made ({error.strerror}); give another one with run=FOLDER."
+                f"Run folder '{self.folder}' cannot be made ({error.strerror}); give another one."
             ) from error
 
     def holds(self, *names: str) -> bool:
@@ -59,7 +59,7 @@ class RunLog:
             return
         if other := sorted(p.name for p in self.folder.iterdir() if not p.name.startswith(".")):
             raise NucSegError(
-                f"Folder '{self.folder}' holds no run but '{other[0]}'; give a new or empty one with run=FOLDER."
+                f"Folder '{self.folder}' holds no run but '{other[0]}'; give a new or empty one."
             )
 
     def config(self, data: dict[str, Any]) -> None:

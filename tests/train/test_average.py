@@ -111,6 +111,18 @@ def test_thresholds_of_an_earlier_average_are_told(toy_run, second_run, tmp_path
     assert "decode.json is of the earlier average" in caplog.text
 
 
+def test_of_several_beginnings_one_is_kept_and_the_others_are_told(toy_run, second_run, tmp_path, caplog):
+    other = changed_copy(second_run, tmp_path / "other", lambda data: data.update(begin="default"))
+    assert run("--runs", toy_run, second_run, "--out", tmp_path / "one") == 0
+    assert "The runs began with" not in caplog.text
+    assert run("--runs", toy_run, second_run, other, "--out", tmp_path / "m") == 0
+    begin = load_run(second_run)[0].begin
+    assert (
+        f"The runs began with {begin}, default, and '{tmp_path / 'm'}' can tell of the first" in caplog.text
+    )
+    assert load_run(tmp_path / "m")[0].begin == begin
+
+
 def test_what_makes_no_sense_is_refused_in_a_sentence(toy_run, second_run, tmp_path, capsys):
     def divided(data):
         data["data"]["sets"]["toy"]["held_out"] = ["im_2"]
@@ -122,6 +134,8 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(toy_run, second_run, tmp_p
     (begun / "config.json").write_text((toy_run / "config.json").read_text())
     elsewhere = changed_copy(second_run, tmp_path / "elsewhere", lambda data: data["data"].update(sets={}))
     kept = changed_copy(toy_run, tmp_path / "kept", lambda data: None)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").touch()
     cases = {
         "two runs or more": ["--runs", toy_run, "--out", tmp_path / "m"],
         "given twice": ["--runs", toy_run, toy_run, "--out", tmp_path / "m"],
@@ -137,6 +151,7 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(toy_run, second_run, tmp_p
         "began with chance": ["--runs", toy_run, kept, "--out", tmp_path / "m"],
         "holds a run that was trained": ["--runs", toy_run, second_run, "--out", kept],
         "begun' holds a run that": ["--runs", toy_run, second_run, "--out", begun],
+        "'a.txt'; give a new or empty one.": ["--runs", toy_run, second_run, "--out", tmp_path / "notes"],
         "no checkpoint": ["--runs", toy_run, tmp_path / "none", "--out", tmp_path / "m"],
     }
     for word, arguments in cases.items():
