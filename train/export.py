@@ -139,6 +139,8 @@ def run(config: ExportConfig) -> None:
     """Write the model folder, if there is a run, and the formats, and say what was written."""
     if (config.run is None) == (config.model is None):
         raise NucSegError("Give either --run (to make a model of it) or --model (to convert it).")
+    if config.run is None and (config.card or config.metrics):
+        raise NucSegError("--card and --metrics go with --run; a model that is converted keeps its own card.")
     check_formats(config.formats)  # rather now than after the model was written
     if config.run is not None:
         if config.card is None:

@@ -185,6 +185,9 @@ def test_a_report_on_the_exported_model_goes_on_its_own_card(toy_run, tmp_path, 
 
 def test_converted_files_never_go_under_the_card_of_another_model(toy_run, toy_model, tmp_path, capsys):
     own = ["--model", str(toy_model.weights.parent), "--out", str(tmp_path), "--formats", "torchscript"]
+    for unused in (["--card", "card.toml"], ["--metrics", "figures.json"]):
+        assert export.main([*own, *unused]) == 2
+        assert "--card and --metrics go with --run" in capsys.readouterr().err
     assert export.main(own) == 0
     assert export.main(own) == 0  # again, of the same
     card = tmp_path / "card.json"
