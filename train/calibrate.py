@@ -115,7 +115,7 @@ def selections(config: CalibrateConfig) -> list[Selection]:
     Raises
     ------
     NucSegError
-        Nothing says which, there are none, or what is given as a run is none.
+        Nothing says which, there are none, two sets have one name, or what is given as a run is none.
     """
     if config.run is not None and config.folder is None:
         raise NucSegError(f"'{config.run}' is not the folder of a run; give one, or a model with --model.")
@@ -133,6 +133,12 @@ def selections(config: CalibrateConfig) -> list[Selection]:
             raise NucSegError(
                 f"'{held_out}' holds no image out of the training; see data.sets.NAME.held_out."
             )
+    names = [folder.resolve().name for folder in folders]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        # each weighs the same, and a fit without an image must not hold its twin
+        raise NucSegError(
+            f"Two data sets are called '{twice}'; name each once, and give every one its own name."
+        )
     out = []
     for folder in folders:
         chosen = select(Wanted(folder, config.split, held_out, class_map=config.class_map))

@@ -232,6 +232,7 @@ def test_what_cannot_be_done_is_one_sentence(run, dataset, tmp_path, capsys, mon
         (["--model", "default", "--out", str(tmp_path)], "No images are given"),
         ([*own, "--model", "other"], "Give either --run or --model"),
         ([*own, "--limit", "0"], "limit=0 must be at least 1"),
+        ([*own, "--data", str(dataset / "toy"), str(dataset / "toy")], "Two data sets are called 'toy'"),
         (["--run", str(tmp_path / "none"), "--out", str(tmp_path)], "none' is not the folder of a run"),
     ):
         assert calibrate.main(arguments) == 2
