@@ -47,7 +47,7 @@ class AverageConfig:
         classes and the same validation images.
     out : Path
         Run folder to write; it can be evaluated, tuned, exported and averaged again like any other, but not trained
-        on. An earlier average in it is replaced.
+        on. An earlier average in it is replaced, and its thresholds and calibration are taken away.
     weights : tuple of float
         Share of each run, in any unit; empty for equal ones.
     """
@@ -175,11 +175,14 @@ def average(config: AverageConfig) -> None:
     command = "distill" if isinstance(settings, DistillRunConfig) else "fit"
     shares = [w / sum(weights) for w in weights]
     averaged = {p: {"steps": n, "share": s} for (p, n), s in zip(steps.items(), shares, strict=True)}
+    if out.holds(tuned(config.out).name):  # first, so that a kill never leaves them beside other weights
+        tuned(config.out).unlink()
+        log.warning(
+            "%s was of the earlier average and is taken away; choose thresholds anew", tuned(config.out)
+        )
     out.save("last.pt", {"average": mean, "step": max(steps.values()), AVERAGED: averaged})
     # last, since a folder with this alone is none of ours
     out.config({"command": command, **to_mapping(settings)})
-    if out.holds(tuned(config.out).name):
-        log.warning("%s is of the earlier average; choose the thresholds anew", tuned(config.out))
     told = ", ".join(f"{share:.0%} of {path}" for path, share in zip(steps, shares, strict=True))
     log.info("%s: %s", config.out, told)
     print(f"Next: python -m train.thresholds --run {config.out}")

@@ -5,9 +5,11 @@ import json
 import pytest
 import torch
 
+from napari_nucseg.core.decode import DecodeConfig
 from napari_nucseg.models.registry import open_model
 from tests.train.conftest import TOY
 from train import average, export, fit
+from train.loaded import decode_of
 from train.runlog import RunLog
 from train.runs import load_run
 
@@ -102,13 +104,14 @@ def test_what_any_of_the_runs_learnt_from_is_told(toy_run, second_run, tmp_path)
     assert config.run == tmp_path / "m"
 
 
-def test_thresholds_of_an_earlier_average_are_told(toy_run, second_run, tmp_path, caplog):
+def test_thresholds_of_an_earlier_average_do_not_stay(toy_run, second_run, tmp_path, caplog):
     command = "--runs", toy_run, second_run, "--out", tmp_path / "m"
     assert run(*command) == 0
     assert "earlier average" not in caplog.text
-    (tmp_path / "m" / "decode.json").write_text("{}")
+    (tmp_path / "m" / "decode.json").write_text('{"score_slope": 2.0}')
     assert run(*command) == 0
-    assert "decode.json is of the earlier average" in caplog.text
+    assert "decode.json was of the earlier average" in caplog.text
+    assert decode_of(tmp_path / "m") == DecodeConfig()
 
 
 def test_of_several_beginnings_one_is_kept_and_the_others_are_told(toy_run, second_run, tmp_path, caplog):
