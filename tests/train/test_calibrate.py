@@ -13,11 +13,12 @@ from PIL import Image
 from napari_nucseg.core.calibration import calibrated, tempered
 from napari_nucseg.core.decode import DecodeConfig
 from napari_nucseg.models.registry import open_model
-from train import calibrate, calibration, export, export_checks, loaded, thresholds
+from train import calibrate, calibration, export, export_checks, loaded, reliability, thresholds
 from train.calibration import (
     CLASS,
     FOLDS,
     SCORE,
+    STAGES,
     Calibration,
     Found,
     Outcome,
@@ -135,6 +136,20 @@ def test_a_nucleus_is_right_if_it_matches_and_has_a_class_if_the_true_one_has():
     assert found.probabilities.tolist() == [[0.6, 0.4]]
     bare = calibrate.judge(replace(truth, types=None), labels, table, ("a", "b"))
     assert bare.classes.size == 0
+
+
+def test_the_diagram_has_the_error_of_each_stage_and_every_nucleus():
+    """Of several sets the mean over them; of one image alone there is no fit without it."""
+    off = Calibration(0.5, -1.0, 2.5)
+    several = Outcome.of([simulated(k, 300, off, str(k), dataset) for k, dataset in enumerate("aab")])
+    for outcome, last in ((several, "left out"), (Outcome.of([simulated(0, 300, off)]), "after")):
+        axes = reliability.draw(outcome).axes
+        for column, kind in enumerate((SCORE, CLASS)):
+            (*_, error) = [row for row in outcome.rows() if row["what"] == kind.name]
+            said = [text.get_text() for text in axes[column].get_legend().get_texts()]
+            assert said == [f"{STAGES[by]}: ECE {error[by]:.3f}" for by in ("before", last)]
+            heights = sum(bar.get_height() for bar in axes[column + 2].patches)
+            assert heights == 2 * 300 * len(outcome.images)
 
 
 @pytest.fixture
