@@ -1,5 +1,8 @@
 """Work in other threads."""
 
+import subprocess
+import sys
+import textwrap
 import threading
 
 from superqt.utils import WorkerBase
@@ -23,3 +26,33 @@ def test_how_work_ends_is_told_once(qtbot):
     qtbot.waitUntil(lambda: len(told) == len(held))
     assert sorted(str(outcome.value) for outcome in told) == ["7", "None"]
     assert any(isinstance(outcome.error, ZeroDivisionError) for outcome in told)
+
+
+def test_a_script_that_ends_while_work_is_under_way_waits_for_it(tmp_path):
+    code = textwrap.dedent(
+        """
+        import sys, threading
+        from concurrent.futures import ThreadPoolExecutor
+        from pathlib import Path
+        import napari
+        from napari_nucseg._plugin import work
+
+        stopped = threading.Event()
+
+        def task():
+            began.set()
+            assert stopped.wait(30)  # which comes at the end of the process
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(Path(sys.argv[1]).write_text, "whole").result()
+
+        began = threading.Event()
+        viewer = napari.Viewer(show=False)
+        held = work.start(task, lambda _: None, stopped.set)
+        assert began.wait(30)
+        viewer.close()
+        """
+    )
+    file = tmp_path / "file"
+    done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert file.read_text() == "whole"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import concurrent.futures.thread  # noqa: F401  its threads must end after the work that uses them, see below
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from napari.qt.threading import create_worker
 from qtpy.QtCore import QThreadPool
+from superqt.utils import WorkerBase
 
 _running: set[Any] = set()
 """Workers under way: one whose panel is closed meanwhile must not lose its Qt half before its thread ends."""
@@ -73,3 +77,8 @@ def _attempt(work: Callable[[], Any]) -> Outcome:
         return Outcome(work())
     except Exception as error:
         return Outcome(error=error)
+
+
+# A script that ends without napari.run() never tells Qt so. PyQt would then delete the signals of workers under way,
+# and the next one emitted aborts it. Of Python's hooks this is the one before executors and zarr end their threads.
+getattr(threading, "_register_atexit", atexit.register)(WorkerBase.await_workers)
