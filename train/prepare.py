@@ -6,7 +6,7 @@ can't be used is named and left out, and the rest goes on.
 
   python -m train.prepare --in "MoNuSeg 2018 Training Data" --out data/monuseg
   python -m train.prepare --in pannuke --out data/pannuke --classes train/configs/classes.toml
-  python -m train.prepare --in my_reviews --out data/mine --nuclei reviewed --group "(case\d+)"
+  python -m train.prepare --in my_reviews --out data/mine --group "(case\d+)"
   python -m train.prepare --in more_tiles --out data/unlabelled --unlabelled --mpp 0.25
 
 The exit code is 0 when all went well, 1 when some images or files were left out, 2 when nothing could be done.
@@ -29,7 +29,7 @@ from napari_nucseg.io.mpp import Mpp
 from train.checks import check, doubtful_size, duplicates
 from train.class_map import ClassMap, ClassMapError, OpenClasses
 from train.config import describe, load_config, to_mapping
-from train.prepare_report import Report, lacking
+from train.prepare_report import Report, lacking, unreviewed
 from train.prepared import SetWriter
 from train.readers import FORMATS, UNLABELLED, ReadOptions, Source, open_source
 from train.sheet import draw_sheet
@@ -53,7 +53,8 @@ class PrepareConfig:
     mpp : float
         Micrometres per pixel of all images; overrides what the source says.
     nuclei : str
-        Of review sessions: "all", or "reviewed" ones only.
+        Of review sessions: "all", or "reviewed" ones only, the others being background. Images most of whose nuclei
+        would be that are left out.
     limit : int
         Only so many images, evenly spread; 0 takes all.
     sheet : int
@@ -110,7 +111,7 @@ def prepare(config: PrepareConfig) -> Report:
     twins = duplicates([(row.name, row.split, row.digest) for row in writer.rows])
     sizes = doubtful_size([(row.nuclei, row.diameter_um, row.mpp) for row in writer.rows])
     gaps = lacking(writer.rows, classes.classes)
-    remarks = (*source.remarks, *places.remarks, *twins, *sizes, *gaps)
+    remarks = (*source.remarks, *places.remarks, *unreviewed(writer.rows), *twins, *sizes, *gaps)
     report = Report(
         str(config.source), source.format, to_mapping(config), tuple(writer.rows), classes.classes,
         tuple(failures), remarks,
@@ -191,7 +192,10 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add("--classes", type=Path, metavar="MAP.toml", help="class map: target classes and their source names")
     add("--mpp", type=float, help="micrometres per pixel of all images; overrides what the source says")
-    add("--nuclei", choices=("all", "reviewed"), help="of review sessions (all)")
+    add(
+        "--nuclei", choices=("all", "reviewed"),
+        help="of review sessions: all, or only those that a person has dealt with, the others being background (all)",
+    )  # fmt: skip
     add("--limit", type=int, metavar="N", help="only N images, evenly spread")
     add("--sheet", type=int, metavar="N", help="images on the contact sheet; 0 for none (24)")
     add("--val-fraction", type=float, metavar="F", help="share to hold out for validation (0.15)")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from train.prepared import Row
+from train.readers.sessions import UNREVIEWED
 
 _MOST_LISTED = 200
 
@@ -162,6 +163,19 @@ def lacking(rows: Sequence[Row], classes: Sequence[str]) -> list[str]:
         "another --seed, or hold images with it out."
         for name in [" or ".join(missing)]
         if missing
+    ]
+
+
+def unreviewed(rows: Sequence[Row]) -> list[str]:
+    """Tell of how many nuclei of reviews the training learns that they are background."""
+    counts = {row.name: row.notes[UNREVIEWED] for row in rows if UNREVIEWED in row.notes}
+    if not counts:
+        return []
+    nuclei, images = _number(sum(counts.values()), "nucleus", "nuclei"), _number(len(counts), "image")
+    most = f" (most in '{max(counts, key=lambda name: counts[name])}')" if len(counts) > 1 else ""
+    return [
+        f"Nobody has reviewed {nuclei} of {images}{most}, which the training takes for background: review all, or take "
+        "all as they are by --nuclei all."
     ]
 
 

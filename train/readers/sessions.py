@@ -61,12 +61,15 @@ def read_review(folder: Path, only_reviewed: bool = False) -> Raw:
     Raises
     ------
     NucSegError
-        The session is damaged, or its image is gone or of another size.
+        The session is damaged, its image is gone or of another size, or with `only_reviewed` most of its nuclei would
+        count as background.
     """
     image_path = find_image(folder)
     snapshot = read_session(folder)
     image, stated = read_rgb(image_path)
     check_same_size(image, snapshot.labels, str(folder))
+    if only_reviewed:
+        _check_reviewed(snapshot, folder)
     mpp = snapshot.about.get("mpp")
     source = f"the session ({snapshot.about.get('mpp_source') or 'stated'})"
     if not isinstance(mpp, int | float):
@@ -95,6 +98,17 @@ def find_image(folder: Path) -> Path:
             f"'{folder}' is of the image '{was or image.get('name')}', which is gone; put it beside."
         )
     return found
+
+
+def _check_reviewed(snapshot: Snapshot, folder: Path) -> None:
+    """Raise if most of the nuclei wait for their review: an image that teaches them as background spoils a set."""
+    live, reviewed = is_live(snapshot.records), is_reviewed(snapshot.records)
+    unreviewed = int((live & ~reviewed).sum())
+    if 2 * unreviewed > live.sum():
+        raise NucSegError(
+            f"'{folder}' has {unreviewed:,} nuclei of {live.sum():,} that nobody has reviewed and that would be taught "
+            "as background; review them first, or take all as they are by --nuclei all."
+        )
 
 
 def _nuclei(snapshot: Snapshot, only_reviewed: bool) -> tuple[np.ndarray, list[str | None], dict[str, int]]:

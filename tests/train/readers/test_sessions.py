@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -6,7 +8,9 @@ from napari_nucseg.core.nuclei import NucleusClass, Origin, State, record_dtype
 from napari_nucseg.core.targets import IGNORE
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.session_format import Snapshot
+from napari_nucseg.io.session_read import read_session
 from napari_nucseg.io.session_store import SessionStore
+from train import prepare
 from train.readers import ReadOptions, detect, open_source
 from train.readers.sessions import REJECTED, UNREVIEWED, UNREVIEWED_KEPT
 
@@ -56,6 +60,28 @@ def test_only_what_a_person_has_reviewed(review):
     assert raw.notes[UNREVIEWED] == 1
     with pytest.raises(NucSegError, match="'all' or 'reviewed'"):
         open_source(review, options=ReadOptions(nuclei="some"))
+
+
+def test_an_image_that_is_mostly_unreviewed_is_not_taken_with_the_rest_as_background(
+    review, tmp_path, capsys
+):
+    arguments = ["--in", str(review), "--out", str(tmp_path / "out"), "--sheet", "0", "--nuclei"]
+    assert prepare.main([*arguments, "reviewed"]) == 0
+    said = capsys.readouterr().err
+    assert "Nobody has reviewed 1 nucleus of 1 image, which the training takes for background" in said
+    assert "takes for background" in (tmp_path / "out" / "report.md").read_text()
+    folder = review / "case.nucseg"
+    snapshot = read_session(folder)
+    snapshot.records["state"][:2] = State.PREDICTED
+    shutil.rmtree(folder)
+    shutil.rmtree(tmp_path / "out")
+    SessionStore.create(folder, snapshot).close()
+    assert prepare.main([*arguments, "reviewed"]) == 2
+    said = capsys.readouterr().err
+    assert "has 2 nuclei of 3 that nobody has reviewed and that would be taught as background" in said
+    assert not (tmp_path / "out").exists()
+    assert prepare.main([*arguments, "all"]) == 0
+    assert "3 nuclei" in capsys.readouterr().out
 
 
 def test_image_and_session_may_get_a_new_name_together(review):
