@@ -67,13 +67,18 @@ def check_classes(
     for key in nothing:
         text = (
             f"{key}: no nucleus is of a class to learn ({', '.join(classes)}; the set has "
-            f"{', '.join(names[key][1:]) or 'no names for its classes'}); name them alike, or see data.class_map."
+            f"{', '.join(names[key][1:]) or 'no names for its classes'}); name them alike in data.classes, or see "
+            "data.class_map."
         )
         if nothing == typed and key not in mapped:
             raise NucSegError(text)
         log.warning(text)
     if missing and typed:
-        log.warning("No training nucleus is of the class %s: it can't be learnt.", " or ".join(missing))
+        log.warning(
+            "No training nucleus is of the class %s: it can't be learnt. %s",
+            " or ".join(missing),
+            _way_out([name for others in own.values() for name in others]),
+        )
     learnt = [name for name, count in zip(classes, found.sum(0), strict=True) if count]
     lacking = [name for name in learnt if not validated.sum(0)[classes.index(name)]]
     if lacking:
@@ -87,6 +92,17 @@ def _count(side: Sequence[Known], classes: Sequence[str]) -> NDArray[np.int64]:
     """Return the nuclei of every class to learn in every image: (images, classes)."""
     counts = [np.bincount(k.found.nuclei(k.lookup)[:, 2], minlength=len(classes) + 1)[1:] for k in side]
     return np.array(counts, np.int64).reshape(len(side), len(classes))
+
+
+def _way_out(others: Sequence[str]) -> str:
+    """Say what to do about classes that nobody has, where the data have these others."""
+    if not others:
+        return "Leave it out of the classes to learn."
+    found = ", ".join(dict.fromkeys(others))
+    return (
+        f"The data also have {found}: say by a class map (data.class_map) which of them become which, or name those "
+        "to learn in data.classes."
+    )
 
 
 def _check_spelling(missing: Sequence[str], names: Mapping[str, Sequence[str]]) -> None:

@@ -306,8 +306,12 @@ def test_classes_that_nothing_teaches_are_told(folds, caplog):
     assert "toy: no nucleus is of a class to learn (neoplastic, connective; the set" in caplog.text
     caplog.clear()
     load_data(DataConfig(folds.parent, ("neoplastic", "Stroma"), sets={"toy": SetConfig()}))
-    assert "to learn" not in caplog.text
-    assert "No training nucleus is of the class Stroma:" in caplog.text
+    assert "of a class to learn" not in caplog.text
+    assert (
+        "No training nucleus is of the class Stroma: it can't be learnt. The data also have " in caplog.text
+    )
+    assert "inflammatory, connective, epithelial, other: say by a class map (data.class_map)" in caplog.text
+    assert "or name those to learn in data.classes." in caplog.text
     caplog.clear()
     load_data(DataConfig(folds.parent, ("neoplastic", "inflammatory"), sets={"toy": SetConfig()}))
     assert not caplog.text
