@@ -9,6 +9,7 @@ from collections import deque
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 from qtpy.QtWidgets import QLabel
@@ -172,6 +173,7 @@ def test_only_the_centres_in_view_are_in_the_layer(done):
     assert found.view.total < total
     assert sum(found.counts_in_view().values()) == found.view.total
     assert sum(found.counts().values()) == total
+    np.testing.assert_array_equal(found.points.border_color, found.points.face_color)
     hidden = found.result.classes[1]
     done.widget.slides.box.legend.set_shown(hidden, False)
     done.qtbot.wait(150)
@@ -204,6 +206,45 @@ def test_a_folder_is_opened_if_it_holds_the_results_of_one_slide(results, tmp_pa
         (tmp_path / f"{name}_labels.zarr").mkdir()
         (tmp_path / f"{name}_summary.json").touch()
     assert get_reader(str(tmp_path)) is None  # which one is for the user to say
+
+
+@pytest.fixture
+def small(slide_file, tmp_path):
+    """Results of an image of moderate size, as the command line writes them."""
+    loaded = Loaded(Model(Path("fake/weights.safetensors"), fake_card()), FakeRuntime())
+    request = SlideRequest(as_source(slide_file, 0.25), loaded, tmp_path, "case 7", ("tif", "csv"))
+    deque(segment_slide(request), maxlen=0)
+    return tmp_path / "case 7_summary.json"
+
+
+@pytest.mark.parametrize("by", ["summary", "folder", "panel"])
+def test_results_of_a_small_image_open_as_labels_and_centres_by_class(small, make_panel, world, by):
+    panel = make_panel()
+    if by == "panel":
+        world.result = small
+        panel.widget.slides.box.open_button.click()
+    else:
+        panel.viewer.open(str(small if by == "summary" else small.parent), plugin="napari-nucseg")
+    assert panel.names == ["case 7 nuclei", "case 7 centres"]
+    labels, centres = panel.viewer.layers
+    panel.until(lambda: labels.contour == 2)
+    np.testing.assert_array_equal(labels.data, tifffile.imread(small.with_name("case 7_instances.tif")))
+    table = pd.read_csv(small.with_name("case 7_nuclei.csv")).set_index("id")
+    rows = table.loc[centres.features["id"]]
+    assert len(rows) == len(table) > 100
+    np.testing.assert_allclose(centres.data, rows[["centre_y", "centre_x"]], rtol=1e-6)
+    colours = json.loads(small.read_text())["colours"]
+    expected = np.array([colours[name] for name in rows["class"]]) / 255
+    for found in (centres.face_color, centres.border_color, labels.colormap.map(rows.index.to_numpy())):
+        np.testing.assert_allclose(found[:, :3], expected, atol=1e-6)
+    np.testing.assert_allclose(labels.scale, (0.25, 0.25))
+
+
+@pytest.mark.parametrize(("gone", "words"), [("instances.tif", "no labels"), ("nuclei.csv", "no table")])
+def test_results_that_cannot_be_shown_say_what_is_missing(small, gone, words):
+    small.with_name(f"case 7_{gone}").unlink()
+    with pytest.raises(NucSegError, match=rf"{words}.*segment"):
+        get_reader(str(small))(str(small))
 
 
 def test_results_that_are_there_are_asked_about(done, world):

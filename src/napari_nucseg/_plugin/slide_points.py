@@ -133,7 +133,8 @@ class SlidePoints:
                 }
             )
             if len(rows):
-                points.face_color = self._colours[kinds]
+                # a rim is drawn even where it has no width, and small points show little else
+                points.face_color = points.border_color = self._colours[kinds]
             points.editable = False
         points.refresh(extent=False, thumbnail=False)
         self.looked.emit(view)
