@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_nucseg._plugin.levels import levels_of
+from napari_nucseg._plugin.small_results import labels_of, read_small_result
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.mpp import from_tiff
 from napari_nucseg.io.slide import read_image
@@ -34,12 +35,16 @@ def get_reader(path: str | list[str]) -> Callable[[str], list[LayerData]] | None
     ----------
     path
         A list of paths (a stack) is declined. Every existing file is taken, whatever it holds, since napari
-        offers the reader for its extension; a damaged one gets a clear message.
+        offers the reader for its extension; a damaged one gets a clear message. Of folders, those with the results of
+        one image.
     """
     if not isinstance(path, str | Path):
         return None
     if is_result(path):
         return read_result
+    summary = small_summary(Path(path))
+    if summary is not None:
+        return lambda _: read_small_result(str(summary))
     here = Path(path).suffix.lower() in SLIDES + TIFFS and Path(path).is_file()
     return read_slide if here else None
 
@@ -91,6 +96,14 @@ def is_result(path: str | Path) -> bool:
     if path.name.endswith("_summary.json"):
         return path.with_name(path.name.removesuffix("_summary.json") + "_labels.zarr").is_dir()
     return path.name.endswith("_labels.zarr") and path.is_dir()
+
+
+def small_summary(path: Path) -> Path | None:
+    """Return the summary of the results of an image of moderate size, given it or their folder; None if it is none."""
+    if not path.is_dir():
+        return path if path.name.endswith("_summary.json") and path.is_file() else None
+    summaries = list(path.glob("*_summary.json"))
+    return summaries[0] if len(summaries) == 1 and labels_of(summaries[0]).is_file() else None
 
 
 def read_result(path: str) -> list[LayerData]:

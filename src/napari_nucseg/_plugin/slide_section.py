@@ -18,6 +18,7 @@ from napari_nucseg._plugin.images import level0_shape, placed
 from napari_nucseg._plugin.parts import enable
 from napari_nucseg._plugin.place import is_large
 from napari_nucseg._plugin.questions import Choice
+from napari_nucseg._plugin.reader import is_result
 from napari_nucseg._plugin.slide_fields import SlideBox, TargetField
 from napari_nucseg._plugin.slide_results import SlideLayers, image_of, show_result, slides_in
 from napari_nucseg._plugin.slide_review import SlideReview
@@ -31,6 +32,7 @@ from napari_nucseg._plugin.slide_run import (
     path_of,
     stem_for,
 )
+from napari_nucseg._plugin.small_results import labels_of
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.slides.result import SlideResult
 from napari_nucseg.slides.workdir import tiles_kept
@@ -332,7 +334,11 @@ class SlideSection:
 
     def _on_open(self) -> None:
         path = self._services.ask_result(self.box)
-        if path is not None:
+        if path is None:
+            return
+        if labels_of(path).is_file() and not is_result(path):
+            self._guard(lambda: self._viewer.open(str(path), plugin="napari-nucseg"))
+        else:
             self.open(path)
 
     def _on_export(self) -> None:
