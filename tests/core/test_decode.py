@@ -341,13 +341,31 @@ def test_a_raw_answer_gives_the_fields_of_its_maps(angles, bfloat, part):
         assert np.abs(got.astype(int) - want).max(initial=0) <= off
 
 
+@pytest.mark.parametrize("bfloat", [False, True])
+def test_what_differs_from_one_pixel_to_the_next_is_no_outline(bfloat):
+    """The even and the odd pixels of a faint nucleus, made by different channels, disagree by half."""
+    layout = MapLayout()
+    raw = np.zeros((4 * layout.channels, 16, 16), np.float32)
+    raw[:4], raw[:4:2, :, 8:], raw[1:4:2, :, 8:] = -9, 2, -2
+    answer = (raw.view(np.uint32) >> 16).astype(np.uint16) if bfloat else raw
+    for fields in (
+        unpack(answer, layout, Box(0, 32, 0, 32)),
+        unpack(answer, layout, Box(3, 30, 0, 31)),
+        compress(as_maps(raw, layout), layout),
+    ):
+        inside = fields.foreground[:, 18:-1].astype(int)
+        assert np.abs(inside - 127.5).max() <= 1.5
+        assert (fields.foreground[:, :15] == 0).all()
+
+
 def test_raw_answers_of_any_size_of_number_are_taken():
     layout = MapLayout()
     raw = np.zeros((4 * layout.channels, 8, 8), np.float32)
-    raw[::2], raw[1::2] = 1e30, -1e30
+    raw[:, :, :4], raw[:, :, 4:] = 1e30, -1e30
     for answer in (raw, (raw.view(np.uint32) >> 16).astype(np.uint16)):
         found = unpack(answer, layout, Box(0, 16, 0, 16))
-        assert set(np.unique(found.foreground)) == {0, 255}
+        assert set(np.unique(found.foreground[:, :7])) == {255}
+        assert set(np.unique(found.foreground[:, 9:])) == {0}
         assert set(np.unique(found.centre)) == {0, 65535}
     with pytest.raises(NucSegError, match="4 times"):
         unpack(raw[:-1], layout, Box(0, 16, 0, 16))

@@ -135,7 +135,7 @@ class Fields:
     Attributes
     ----------
     foreground : uint8 (H, W)
-        Probability times 255.
+        Probability times 255, smoothed over 3x3 pixels.
     border : uint8 (2, H, W)
         Boundary-band probability and distance-map edge strength, times 255.
     centre : uint16 (H, W)
@@ -290,10 +290,18 @@ def unpack(subpixels: NDArray[np.uint16] | NDArray[np.float32], layout: MapLayou
         tables = _fixed_tables()
     out = Fields.empty(part.shape, layout.n_classes)
     steps = np.array([_STEPS[a] for a in layout.angles], np.int64)
+    kernels.unpack_foreground(codes, part.y0, part.x0, tables.sigmoid8, out.foreground)
     kernels.unpack(
-        codes, part.y0, part.x0, len(steps), tables.sigmoid8, tables.sigmoid16, tables.power,
-        out.foreground, out.border[0], out.centre, out.type,
-    )  # fmt: skip
+        codes,
+        part.y0,
+        part.x0,
+        len(steps),
+        tables.sigmoid16,
+        tables.power,
+        out.border[0],
+        out.centre,
+        out.type,
+    )
     kernels.unpack_edges(
         codes, part.y0, part.x0, steps, tables.value, np.float32(EDGE_GAIN), out.foreground, out.border[1]
     )
