@@ -33,7 +33,7 @@ from train.figures_errors import matches
 from train.figures_style import save, style
 from train.flags import run_flags
 from train.listing import list_set
-from train.loaded import CALIBRATED, Loaded, decode_of, load, tuned
+from train.loaded import CALIBRATED, Loaded, decode_of, is_run, load, tuned
 from train.runs import run_folder
 from train.scores import OWN, Scheme
 from train.seen import known_images
@@ -105,8 +105,7 @@ class CalibrateConfig:
     @property
     def folder(self) -> Path | None:
         """The run's folder; None if the model is no run."""
-        path = Path(self.what)
-        return run_folder(path) if path.suffix == ".pt" or (path / "config.json").is_file() else None
+        return run_folder(Path(self.what)) if is_run(self.what) else None
 
 
 def selections(config: CalibrateConfig) -> list[Selection]:

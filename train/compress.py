@@ -52,7 +52,7 @@ def accuracy(config: CompressConfig, before: Loaded, after: Loaded) -> dict[str,
             continue  # this set holds nothing out
         chosen = select(Wanted(folder, held_out=config.training, limit=config.limit))
         schemes = schemes_for(chosen, before.card.classes)
-        one, two = (Tally(_scores(m, chosen, schemes), schemes, paired=True) for m in (before, after))
+        one, two = (Tally(_scores(m, chosen, schemes), schemes) for m in (before, after))
         found[chosen.what] = paired_bootstrap(len(one), one.figures, two.figures, config.draws, config.seed)
     if not found:
         raise NucSegError(

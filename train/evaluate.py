@@ -15,7 +15,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +58,7 @@ class EvaluateConfig:
     model : str
         Name or path of a model; a run folder; a checkpoint; an .xml of OpenVINO.
     compare : str, optional
-        A second model for the same images: the differences (second minus first) with paired intervals.
+        A second model for the same images: what the first gains over it (first minus second), with paired intervals.
     held_out : Path, optional
         A training configuration, or the folder of a run: only the images that it keeps for validation.
     merge : str, optional
@@ -195,30 +195,41 @@ def tell_known(config: EvaluateConfig, chosen: Selection, model: loaded.Loaded) 
     return counts
 
 
+def alike(config: EvaluateConfig) -> str:
+    """Return the device: torch, which alone computes a run on the CPU, also computes what that is compared with."""
+    models = [what for what in (config.model, config.compare) if what is not None]
+    mixed = len({loaded.is_run(what) for what in models}) > 1
+    return "cpu-torch" if mixed and loaded.inference_device(config.device) == "cpu" else config.device
+
+
 def compare(config: EvaluateConfig, one: Scored, two: Scored) -> dict[str, Any]:
-    """Print how far the second model is above the first on the same images; return it for the report."""
+    """Print what the first model gains over the second on the same images; return it for the report."""
     shared = [s for s in one.schemes if s in two.schemes]
     if len(shared) < max(len(one.schemes), len(two.schemes)):
         print("The models have different classes; only figures in the same classes are compared.")
 
-    a, b = (Tally(scored.scores, shared, paired=True) for scored in (one, two))
+    runtimes = [scored.model.runtime.name for scored in (one, two)]
+    if runtimes[0] != runtimes[1]:
+        print(
+            f"They were computed differently, {one.model} by {runtimes[0]} and {two.model} by {runtimes[1]}: a part of "
+            "the difference may come of that."
+        )
+    a, b = (Tally(scored.scores, shared) for scored in (one, two))
     draw = config.draws, config.seed
-    found = paired_bootstrap(len(a), a.figures, b.figures, *draw)
+    found = paired_bootstrap(len(a), b.figures, a.figures, *draw)
     if one.strata is not None:
-        found += paired_bootstrap(len(a), a.organ_means, b.organ_means, *draw, one.strata)
+        found += paired_bootstrap(len(a), b.organ_means, a.organ_means, *draw, one.strata)
     first, second = str(one.model), str(two.model)
     if first == second:
         first, second = f"1: {first}", f"2: {second}"
     images = report.counted(len(one.scores), "image")
     print(
-        f"{second} minus {first}, the same {images}: above 0, {second} is better; clear where the interval leaves "
+        f"{first} minus {second}, the same {images}: above 0, {first} is better; clear where the interval leaves "
         "out 0\n"
     )
-    print(f"{report.difference_table(found, first, second)}\n")
-    if a.absent:
-        print(f"These images hold no {', '.join(a.absent)}; mPQ+ is compared over the other classes.\n")
-    better = sum(b.binary.bpq > a.binary.bpq for a, b in zip(one.scores, two.scores, strict=True))
-    print(f"bPQ of {second} is higher on {better} of {images}.\n")
+    print(f"{report.difference_table(found, second, first)}\n")
+    better = sum(a.binary.bpq > b.binary.bpq for a, b in zip(one.scores, two.scores, strict=True))
+    print(f"bPQ of {first} is higher on {better} of {images}.\n")
     return {
         "compared_with": two.model.about,
         "differences": [asdict(f) for f in found],
@@ -240,6 +251,7 @@ def run(config: EvaluateConfig, command: str = "") -> dict[str, Any]:
             config.mpp,
         )
     )
+    config = replace(config, device=alike(config))
     one = score_model(config, chosen, config.model)
     result = {
         "command": command,

@@ -17,22 +17,24 @@ INTERVAL = 0.95
 
 @dataclass(frozen=True)
 class Difference:
-    """One figure of two models on the same images, and how far the second is above the first.
+    """One figure of a model and of what it is compared with on the same images, and what the model gains over that.
 
     Attributes
     ----------
-    first, second
-        The figure of each model.
+    base
+        The figure of what is compared with.
+    value
+        The figure of the model.
     difference
-        Second minus first.
+        Value minus base.
     low, high
         95 % percentile interval of the difference; NaN for fewer than two images.
     """
 
     name: str
     averaging: str
-    first: float
-    second: float
+    base: float
+    value: float
     difference: float
     low: float = float("nan")
     high: float = float("nan")
@@ -107,13 +109,13 @@ def bootstrap(
 
 def paired_bootstrap(
     n: int,
-    first: Summary,
-    second: Summary,
+    base: Summary,
+    model: Summary,
     draws: int = 1000,
     seed: int = 0,
     strata: Sequence[str] | None = None,
 ) -> list[Difference]:
-    """Compare two models image by image: every drawn set holds the same images for both.
+    """Compare a model with another image by image: every drawn set holds the same images for both.
 
     What makes an image hard or easy for both then cancels, and the interval is that of the difference, which is
     narrower than two separate intervals suggest.
@@ -122,8 +124,8 @@ def paired_bootstrap(
     ----------
     n
         Number of images.
-    first, second
-        Make the same figures of the two models, of the images at some positions.
+    base, model
+        Make the same figures of what is compared with and of the model, of the images at some positions.
     draws, seed, strata
         As in `bootstrap`.
 
@@ -133,11 +135,11 @@ def paired_bootstrap(
     """
 
     def differences(chosen: Sequence[int]) -> list[Figure]:
-        pairs = zip(first(chosen), second(chosen), strict=True)
+        pairs = zip(base(chosen), model(chosen), strict=True)
         return [Figure(a.name, a.averaging, b.value - a.value) for a, b in pairs]
 
     found = bootstrap(n, differences, draws, seed, strata)
     return [
         Difference(a.name, a.averaging, a.value, b.value, d.value, d.low, d.high)
-        for a, b, d in zip(first(range(n)), second(range(n)), found, strict=True)
+        for a, b, d in zip(base(range(n)), model(range(n)), found, strict=True)
     ]

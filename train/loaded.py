@@ -104,6 +104,12 @@ class IRRuntime:
         return maps
 
 
+def is_run(what: str) -> bool:
+    """Whether what is named is the folder of a run, or a checkpoint in it."""
+    path = Path(what)
+    return path.suffix == ".pt" or (path / "config.json").is_file()
+
+
 def load(what: str, device: str = "auto") -> Loaded:
     """Load whatever is named.
 
@@ -124,7 +130,7 @@ def load(what: str, device: str = "auto") -> Loaded:
         if device == "cuda":
             raise NucSegError(f"'{what}' of OpenVINO runs on the CPU only; leave the device out.")
         return _load_ir(path)
-    if path.suffix == ".pt" or (path / "config.json").is_file():
+    if is_run(what):
         return _load_run(path, device)
     return load_model(find_model(what), device)
 

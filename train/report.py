@@ -54,33 +54,46 @@ def _noted(text: str, values: Sequence[float]) -> str:
     )
 
 
+def _without(text: str, names: Sequence[str]) -> str:
+    """Return a table with the figures that it leaves out named below it, where there are any."""
+    if not names:
+        return text
+    return (
+        f"{text}\n\nThese images hold no nuclei for {', '.join(dict.fromkeys(names))}, which are left out, "
+        "also of means over classes."
+    )
+
+
 def table(found: Sequence[Figure]) -> str:
-    """Return all figures as a markdown table that says how each is averaged."""
-    rows = [(f.name, _value(f.value), _span(f.low, f.high), f.averaging) for f in found]
+    """Return all figures that are defined as a markdown table that says how each is averaged."""
+    known = [f for f in found if not math.isnan(f.value)]
+    rows = [(f.name, _value(f.value), _span(f.low, f.high), f.averaging) for f in known]
     text = markdown([("figure", "value", "95 % interval", "averaging"), *rows])
-    return _noted(text, [f.value for f in found])
+    return _without(text, [f.name for f in found if math.isnan(f.value)])
 
 
-def difference_table(found: Sequence[Difference], first: str, second: str) -> str:
-    """Return a comparison as a markdown table, second minus first, with the better one where the interval leaves out 0.
+def difference_table(found: Sequence[Difference], base: str, model: str) -> str:
+    """Return a comparison as a markdown table, model minus base, with the better one where the interval leaves out 0.
 
-    Of all figures, more is better.
+    Of all figures, more is better; those that neither has are left out.
     """
+    known = [f for f in found if not (math.isnan(f.base) and math.isnan(f.value))]
+    unknown = [f.name for f in found if f not in known]
     rows = [
         (
             f.name,
-            _value(f.first),
-            _value(f.second),
+            _value(f.base),
+            _value(f.value),
             _value(f.difference, "+"),
             _span(f.low, f.high, "+"),
-            (second if f.difference > 0 else first) if f.clear else "not clear",
+            (model if f.difference > 0 else base) if f.clear else "not clear",
             f.averaging,
         )
-        for f in found
+        for f in known
     ]
-    minus = f"{second} minus {first}"
-    text = markdown([("figure", first, second, minus, "95 % interval", "better", "averaging"), *rows])
-    return _noted(text, [f.difference for f in found])
+    minus = f"{model} minus {base}"
+    text = markdown([("figure", base, model, minus, "95 % interval", "better", "averaging"), *rows])
+    return _without(_noted(text, [f.difference for f in known]), unknown)
 
 
 def organ_table(organs: Mapping[str, Sequence[Figure]], counts: Mapping[str, int]) -> str:
@@ -103,11 +116,12 @@ def split_name(name: str) -> tuple[str, str]:
 def readme_rows(found: Sequence[Figure], what: str, images: int) -> str:
     """Return the figures as one row a table for the README, heads included.
 
-    The first table is over all nuclei, the others over the classes of each scheme; means over organs are left out.
+    The first table is over all nuclei, the others over the classes of each scheme; means over organs and what is not
+    defined are left out.
     """
     groups: dict[str, list[Figure]] = {}
     for figure in found:
-        if figure.averaging != PER_ORGAN:
+        if figure.averaging != PER_ORGAN and not math.isnan(figure.value):
             name, key = split_name(figure.name)
             groups.setdefault(key, []).append(Figure(name, figure.averaging, figure.value))
     blocks = []
@@ -119,7 +133,7 @@ def readme_rows(found: Sequence[Figure], what: str, images: int) -> str:
 
 
 def image_rows(scores: Sequence[ImageScore], others: Sequence[ImageScore] = ()) -> list[dict[str, Any]]:
-    """Return one row an image; where a second model is given, with its figures and the differences beside them."""
+    """Return one row an image; where a second model is given, with its figures and what the first gains over it."""
     rows = [score.row() for score in scores]
     for row, other in zip(rows, others, strict=False):
         for key, value in other.row().items():
@@ -128,7 +142,7 @@ def image_rows(scores: Sequence[ImageScore], others: Sequence[ImageScore] = ()) 
             mine = row.get(key)
             row[f"{key} [2]"] = value
             if isinstance(mine, float) and key != "seconds":
-                row[f"{key} [2-1]"] = value - mine
+                row[f"{key} [1-2]"] = mine - value
     return rows
 
 

@@ -66,7 +66,7 @@ def table(
     for k, disturbance in enumerate(disturbances):
         cells = [disturbance.words]
         for of_set in found:
-            cells += [report.cell(f.second) for f in of_set[k]]
+            cells += [report.cell(f.value) for f in of_set[k]]
             f = of_set[k][FIGURES.index(COMPARED)]
             plain = disturbance == UNDISTURBED
             cells.append("" if plain else report.cell(f.difference, f.low, f.high, sign="+"))
@@ -102,5 +102,5 @@ def by_disturbance(
 
 def _by_name(found: Sequence[Difference]) -> dict[str, dict[str, float]]:
     return {
-        f.name: {"value": f.second, "difference": f.difference, "low": f.low, "high": f.high} for f in found
+        f.name: {"value": f.value, "difference": f.difference, "low": f.low, "high": f.high} for f in found
     }

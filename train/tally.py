@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -45,8 +46,6 @@ class _Typed:
     pairs : (n, C + 1, C + 1) int64
         Paired centroids by true and predicted class.
     missed, spurious : (n, C + 1) int64
-    paired : bool
-        See `Tally`.
     """
 
     scheme: Scheme
@@ -55,10 +54,9 @@ class _Typed:
     pairs: NDArray[np.int64]
     missed: NDArray[np.int64]
     spurious: NDArray[np.int64]
-    paired: bool
 
     @classmethod
-    def of(cls, scheme: Scheme, scores: Sequence[ImageScore], paired: bool) -> _Typed:
+    def of(cls, scheme: Scheme, scores: Sequence[ImageScore]) -> _Typed:
         count, n = len(scheme.classes), len(scores)
         pairs = np.zeros((n, count + 1, count + 1), np.int64)
         sides = np.zeros((2, n, count + 1), np.int64)
@@ -71,22 +69,22 @@ class _Typed:
                     side[i, _class(kind)] = number
             matches[i] = [(c.tp, c.fp, c.fn, c.iou_sum) for c in typed.pq.per_class.values()]
             pq[i] = [*typed.pq.pq_per_class.values(), typed.pq.mpq]
-        return cls(scheme, matches, pq, pairs, sides[0], sides[1], paired)
+        return cls(scheme, matches, pq, pairs, sides[0], sides[1])
 
     def figures(self, chosen: NDArray[np.intp]) -> list[Figure]:
         key, classes = self.scheme.key, range(1, len(self.scheme.classes) + 1)
         means, out = _means(self.pq[chosen]), []
-        by_class = self._detection(chosen).f1_c(classes)
-        for k, name in zip(classes, self.scheme.classes, strict=True):
-            out.append(Figure(f"F1_c {name} ({key})", POOLED, by_class[k]))
-            out.append(Figure(f"PQ {name} ({key})", PER_IMAGE, means[k - 1]))
-        out.append(Figure(f"mPQ ({key})", PER_IMAGE, means[-1]))
         sums = self.matches[chosen].sum(0).tolist()
         pooled = {
             k: PanopticQuality(int(tp), int(fp), int(fn), iou)
             for k, (tp, fp, fn, iou) in zip(classes, sums, strict=True)
-            if tp + fn or not self.paired
+            if tp + fn
         }
+        by_class = self._detection(chosen).f1_c(list(pooled))
+        for k, name in zip(classes, self.scheme.classes, strict=True):
+            out.append(Figure(f"F1_c {name} ({key})", POOLED, by_class.get(k, math.nan)))
+            out.append(Figure(f"PQ {name} ({key})", PER_IMAGE, means[k - 1]))
+        out.append(Figure(f"mPQ ({key})", PER_IMAGE, means[-1]))
         return [*out, Figure(f"mPQ+ ({key})", POOLED, mpq_plus([MulticlassPQ(PanopticQuality(), pooled)]))]
 
     def _detection(self, chosen: NDArray[np.intp]) -> DetectionCounts:
@@ -118,44 +116,34 @@ def _means(values: NDArray[np.float64]) -> list[float]:
 class Tally:
     """The numbers of a scored set, ready to be summed up over any of its images.
 
+    Figures of a class are NaN where the truth of these images holds none of it, and means over classes are over the
+    others, so that they are over the same classes for every model: `mpq_plus` by itself counts a class that a model
+    made up as 0, but one that it did not make up not at all.
+
     Parameters
     ----------
     scores
         One record an image.
     schemes
         In which classes were compared.
-    paired
-        For a comparison of models: mPQ+ is over the classes that the truth holds. By itself it counts a class that a
-        model made up as 0, but one that it did not make up not at all, and would be a mean over other classes for
-        each model.
     """
 
     NAMES = ("Dice", "AJI", "AJI+", "DQ", "SQ", "bPQ")
 
-    def __init__(self, scores: Sequence[ImageScore], schemes: Sequence[Scheme], paired: bool = False) -> None:
+    def __init__(self, scores: Sequence[ImageScore], schemes: Sequence[Scheme]) -> None:
         rows = [
             (s.dice, s.aji, s.aji_plus, s.binary.binary.dq, s.binary.binary.sq, s.binary.bpq) for s in scores
         ]
         self._values = np.array(rows, np.float64).reshape(len(scores), len(self.NAMES))
         counts = [_numbers(s.detection) for s in scores]
         self._centres = np.array(counts, np.int64).reshape(len(scores), 3)
-        self._typed = [_Typed.of(scheme, scores, paired) for scheme in schemes]
+        self._typed = [_Typed.of(scheme, scores) for scheme in schemes]
         organs = [s.organ or "" for s in scores]
         self.organs = sorted(set(organs) - {""})
         self._organ = np.array([self.organs.index(o) if o else -1 for o in organs], np.intp)
 
     def __len__(self) -> int:
         return len(self._values)
-
-    @property
-    def absent(self) -> list[str]:
-        """The classes, in whatever scheme, of which no image holds a true nucleus."""
-        held = [(typed.scheme.classes, typed.matches[:, :, [0, 2]].sum((0, 2))) for typed in self._typed]
-        return list(
-            dict.fromkeys(
-                name for names, counts in held for name, n in zip(names, counts, strict=True) if not n
-            )
-        )
 
     def figures(self, chosen: Iterable[int] | None = None) -> list[Figure]:
         """Sum up the images at these positions (all by default; one may come several times), without intervals.

@@ -43,8 +43,10 @@ class TaskRuntime:
     """A `napari_nucseg.models.runtime.Runtime` around a task, on whatever device it lies, see `native_precision`."""
 
     def __init__(self, task: Predictor) -> None:
+        device = task.mean.device
+        words = {torch.float16: "fp16", torch.bfloat16: "bf16", None: "f32"}[native_precision(device)]
         self._task = task
-        self.name = f"torch {torch.__version__} ({task.mean.device.type.upper()})"
+        self.name = f"torch {torch.__version__} ({device.type.upper()}, {words})"
 
     def __call__(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Runtime.__call__`."""

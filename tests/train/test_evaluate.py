@@ -407,20 +407,72 @@ def test_two_models_are_compared_on_the_same_images(command, consep, capsys):
     code, out = command("--split", "test", "--model", "fake", "--compare", "worse")
     assert code == 0
     text = capsys.readouterr().out
-    assert "bPQ of worse 1 is higher on 0 of 4 images" in text
+    assert "fake 1 minus worse 1, the same 4 images: above 0, fake 1 is better" in text
+    assert "bPQ of fake 1 is higher on 4 of 4 images" in text
+    assert "computed differently" not in text
     assert "| A | 2 |" in text
     report = json.loads((out / "fake_vs_worse_consep_test.json").read_text())
     found = {(d["name"], d["averaging"]): d for d in report["comparison"]["differences"]}
     for averaging in (PER_IMAGE, PER_ORGAN):
         d = found["bPQ", averaging]
-        assert d["first"] == 1
-        assert d["difference"] == pytest.approx(d["second"] - 1)
-        assert d["low"] <= d["difference"] <= d["high"] < 0
+        assert d["value"] == 1
+        assert d["difference"] == pytest.approx(1 - d["base"])
+        assert 0 < d["low"] <= d["difference"] <= d["high"]
     assert report["second"]["model"] == {"name": "worse"}
     with (out / "fake_vs_worse_consep_test_images.csv").open() as file:
         row = next(csv.DictReader(file))
-    assert float(row["bPQ [2-1]"]) == pytest.approx(float(row["bPQ [2]"]) - float(row["bPQ"]))
+    assert float(row["bPQ [1-2]"]) == pytest.approx(float(row["bPQ"]) - float(row["bPQ [2]"]))
     assert int(row["pred_nuclei [2]"]) < int(row["pred_nuclei"])
+
+
+def test_both_tables_give_a_model_the_same_figures_and_leave_out_what_is_not_defined(command, consep, capsys):
+    """Also of a class that no image holds and that a model made up."""
+    meta = json.loads((consep / "dataset.json").read_text())
+    del meta["merge_consep4"], meta["merge_pannuke"]["other"]
+    meta["merge_pannuke"]["connective"] = ["connective", "other"]
+    (consep / "dataset.json").write_text(json.dumps(meta))
+    models = ["--model", "fake", "--compare", "worse", "--merge", "merge_pannuke"]
+    code, out = command("--split", "test", *models)
+    assert code == 0
+    text = capsys.readouterr().out
+    assert "These images hold no nuclei for F1_c other (own), PQ other (own), which are left out" in text
+    assert not any("other (own)" in line for line in text.splitlines() if line.startswith("|"))
+    report = json.loads((out / "fake_vs_worse_consep_test.json").read_text())
+    alone = {f["name"]: f["value"] for f in report["figures"]}
+    assert alone["F1_c other (own)"] is None
+    assert alone == {d["name"]: d["value"] for d in report["comparison"]["differences"]}
+
+
+@pytest.mark.parametrize(
+    ("models", "device", "wanted"),
+    [
+        (("run", "default"), "cpu", "cpu-torch"),
+        (("default", "run"), "cpu", "cpu-torch"),
+        (("run", "run/last.pt"), "cpu", "cpu"),
+        (("default", None), "cpu", "cpu"),
+        (("run", None), "cpu", "cpu"),
+    ],
+)
+def test_a_run_is_compared_with_a_model_by_the_same_runtime(tmp_path, monkeypatch, models, device, wanted):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    assert ev.alike(ev.EvaluateConfig(tmp_path, model=models[0], compare=models[1], device=device)) == wanted
+
+
+def test_models_that_are_computed_differently_are_told(command, monkeypatch, capsys):
+    class Other:
+        name = "something else"
+
+    fake = loaded.load
+    changed = lambda what, device: dataclasses.replace(fake(what, device), runtime=Other())  # noqa: E731
+    monkeypatch.setattr(
+        loaded, "load", lambda what, device: (changed if what == "worse" else fake)(what, device)
+    )
+    assert command("--split", "test", "--model", "fake", "--compare", "worse")[0] == 0
+    assert (
+        "fake 1 by nothing and worse 1 by something else: a part of the difference" in capsys.readouterr().out
+    )
 
 
 def test_a_config_file_does_what_the_flags_do(command, tmp_path):
@@ -477,7 +529,7 @@ def test_help_lists_every_key_with_its_meaning(command, capsys):
     assert ended.value.code == 0
     text = capsys.readouterr().out
     assert "held_out = not set" in text
-    assert "second minus first" in text
+    assert "first minus second" in text
 
 
 def test_score_image_takes_an_image_without_classes(consep):
@@ -502,15 +554,17 @@ def test_tables_say_which_model_is_better_and_what_is_not_there():
             Difference("a", PER_IMAGE, 0.5, 0.4, -0.1, -0.2, -0.05),
             Difference("b", PER_IMAGE, 0.5, 0.6, 0.1, -0.1, 0.3),
             Difference("c", PER_IMAGE, 0.0, nan, nan),
+            Difference("d", PER_IMAGE, nan, nan, nan),
         ],
-        "mine 1", "other",
+        "other", "mine 1",
     ).splitlines()  # fmt: skip
-    assert rows[0] == "| figure | mine 1 | other | other minus mine 1 | 95 % interval | better | averaging |"
-    assert rows[2] == f"| a | 0.500 | 0.400 | -0.100 | -0.200 to -0.050 | mine 1 | {PER_IMAGE} |"
+    assert rows[0] == "| figure | other | mine 1 | mine 1 minus other | 95 % interval | better | averaging |"
+    assert rows[2] == f"| a | 0.500 | 0.400 | -0.100 | -0.200 to -0.050 | other | {PER_IMAGE} |"
     assert "| not clear |" in rows[3]
     assert rows[4] == f"| c | 0.000 | - | - | - | not clear | {PER_IMAGE} |"
-    assert rows[-1].startswith("- in place of a figure: these images hold no such nuclei")
+    assert "- in place of a figure: these images hold no such nuclei." in rows
+    assert rows[-1].startswith("These images hold no nuclei for d, which are left out")
     assert "nan" not in report.table([Figure("a", PER_IMAGE, nan)])
-    assert "no such nuclei" not in report.table([Figure("a", PER_IMAGE, 0.5)])
+    assert "hold no nuclei" not in report.table([Figure("a", PER_IMAGE, 0.5)])
     words = [report.counted(n, what) for n in (1, 2000) for what in ("image", "nucleus")]
     assert words == ["1 image", "1 nucleus", "2,000 images", "2,000 nuclei"]

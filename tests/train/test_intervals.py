@@ -83,5 +83,5 @@ def test_what_both_models_share_cancels_in_the_difference():
     assert found.high - found.low < 0.4
     (alone,) = bootstrap(100, one, 500)
     assert alone.high - alone.low > 2
-    assert found.second - found.first == pytest.approx(found.difference)
+    assert found.value - found.base == pytest.approx(found.difference)
     assert found.low < 1 < found.high
