@@ -19,7 +19,7 @@ from napari_nucseg._plugin.review_saved import on_one_scale
 from napari_nucseg._plugin.review_update import why_no_update
 from napari_nucseg.core.decode import DecodeConfig
 from napari_nucseg.core.field_cache import FieldCache
-from napari_nucseg.core.nuclei import State
+from napari_nucseg.core.nuclei import State, centre_pixels
 from napari_nucseg.core.scale import Scale
 from napari_nucseg.io.geojson import write_geojson
 from napari_nucseg.io.session_read import read_session
@@ -223,6 +223,57 @@ def test_nuclei_go_to_qupath_and_come_back(run_panel, world, tmp_path):
     assert (session.labels[20:29, 500:509] == session.records["id"][-1]).all()
     assert "Mitosis" in run_panel.widget.results.counts()
     session.undo()
+    np.testing.assert_array_equal(session.labels, before)
+
+
+def test_nuclei_of_a_run_that_nobody_has_reviewed_come_in_as_predictions(panel, world, tmp_path):
+    panel.run()
+    results = panel.widget.results
+    labels, table = results.labels.data.copy(), results.nuclei.sort_values("id")
+    reviewed = table.assign(state=["accepted", *["predicted"] * (len(table) - 1)])
+    panel.viewer.layers.remove(results.labels)
+    panel.until(lambda: panel.widget.results is None)
+    world.geojson = tmp_path / "tissue_nuclei.geojson"
+    write_geojson(world.geojson, labels, reviewed, results.about["colours"], "tissue")
+    content = json.loads(world.geojson.read_text())
+    mine = {f["properties"]["measurements"]["NucSeg id"]: f for f in content["features"]}
+    second, third, fourth = table["id"].iloc[1:4]
+    mine[second]["properties"]["classification"] = {"name": "Mitosis"}
+    mine[third]["id"] = "8f9b7c1e-4a55-4f0e-9d0b-0d7d7c1a8f11"  # as QuPath does where it changes an object
+    mine[fourth]["properties"]["objectType"] = "annotation"
+    world.geojson.write_text(json.dumps(content))
+    panel.widget.review.panel.import_button.click()
+    panel.until(lambda: panel.status.startswith("Imported"))
+    review = review_of(panel)
+    session = review.session
+    np.testing.assert_array_equal(session.labels > 0, labels > 0)
+    records = session.records[session.live]
+    states = dict(zip(labels[tuple(centre_pixels(records).T)].tolist(), records["state"], strict=True))
+    drawn = {id_ for id_, state in states.items() if state == State.DRAWN}
+    assert drawn == set(table["id"].iloc[:4])
+    predicted = records[records["state"] == State.PREDICTED]
+    assert len(predicted) == len(table) - 4 > 50
+    assert not predicted["locked"].any()
+    known = table.set_index("id").loc[labels[tuple(centre_pixels(predicted).T)]]
+    np.testing.assert_allclose(predicted["score"], known["score"], rtol=1e-5)
+    columns = [f"prob_{c.name}" for c in session.classes][: predicted["prob"].shape[1]]
+    np.testing.assert_allclose(predicted["prob"], known[columns], rtol=1e-5)
+    assert [session.classes[k].name for k in predicted["kind"]] == known["class"].tolist()
+    assert session.check() is None
+    assert review.queue.next() is not None
+
+
+def test_a_prediction_from_a_file_replaces_nothing_that_was_reviewed(run_panel, world, tmp_path):
+    session = review_of(run_panel).session
+    world.geojson = tmp_path / "tissue_nuclei.geojson"
+    write_geojson(world.geojson, session.labels, run_panel.widget.results.nuclei, {}, "tissue")
+    id_ = int(session.records["id"][0])
+    pixels = np.flatnonzero(session.labels == id_)
+    session.paint(pixels[: len(pixels) // 3], 0)
+    before = session.labels.copy()
+    run_panel.widget.review.panel.import_button.click()
+    run_panel.until(lambda: run_panel.status.startswith("Imported"))
+    assert "1 left out" in run_panel.status
     np.testing.assert_array_equal(session.labels, before)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +145,10 @@ class Importer:
             session.class_index(kind.name, kind.colour)
         self.ticker.start("Taking in", "nuclei")
         self._say(f"Taking in {len(result.outlines) + len(result.points):,} nuclei…", False)
-        place = partial(session.place, result.outlines, result.points, result.point_kinds, self._count)
+        place = partial(
+            session.place,
+            result.outlines, result.points, result.point_kinds, self._count, result.predictions,
+        )  # fmt: skip
         try:
             self._worker = work_apart(review, BUSY, place, partial(self._on_placed, result))
         except NucSegError as error:
@@ -202,14 +206,19 @@ def _read(review: Review, path: Path, image_name: str, progress: Callable[[float
 
 def _within(imported: Imported, place: Box) -> Imported:
     """Return what lies wholly in a part of an image, in its pixels."""
-    outlines = [
-        replace(outline, box=outline.box.relative(place))
-        for outline in imported.outlines
-        if outline.box.cut(place) == outline.box
-    ]
+    held = [outline.box.cut(place) == outline.box for outline in imported.outlines]
+    outlines = [replace(o, box=o.box.relative(place)) for o in compress(imported.outlines, held)]
+    predictions = tuple(compress(imported.predictions, held))
     points = np.asarray(imported.points, float).reshape(-1, 2) - (place.y0, place.x0)
     inside = np.all((points >= 0) & (points <= np.array(place.shape) - 1), axis=1).reshape(-1)
-    kinds = tuple(kind for kind, held in zip(imported.point_kinds, inside.tolist(), strict=True) if held)
+    kinds = tuple(compress(imported.point_kinds, inside.tolist()))
     beyond = len(imported.outlines) - len(outlines) + int((~inside).sum())
     skipped = {**imported.skipped, **({"outside the region": beyond} if beyond else {})}
-    return replace(imported, outlines=outlines, points=points[inside], point_kinds=kinds, skipped=skipped)
+    return replace(
+        imported,
+        outlines=outlines,
+        points=points[inside],
+        point_kinds=kinds,
+        predictions=predictions,
+        skipped=skipped,
+    )

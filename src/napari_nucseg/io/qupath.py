@@ -47,6 +47,9 @@ class Imported:
         Their classes.
     classes : tuple of NucleusClass
         Of the outlines and then of the points, in the order of their first use; grey where the file gives no colour.
+    predictions : tuple of (mapping or None)
+        Of every outline, its score and probabilities by their columns in our tables, if it is as a model has found it
+        and nobody has reviewed it; None where a person had a part in it.
     skipped : mapping
         Reason -> number of objects left out.
     notes : mapping
@@ -57,6 +60,7 @@ class Imported:
     points: NDArray[np.float64]
     point_kinds: tuple[str | None, ...]
     classes: tuple[NucleusClass, ...]
+    predictions: tuple[Mapping[str, float] | None, ...] = ()
     skipped: Mapping[str, int] = field(default_factory=dict)
     notes: Mapping[str, int] = field(default_factory=dict)
 
@@ -136,6 +140,7 @@ class _Reader:
         self._known_ids = frozenset(known.values()) if known is not None else frozenset()
         self._limit = limit
         self._outlines: list[Outline] = []
+        self._predictions: list[Mapping[str, float] | None] = []
         self._points = PointBatches(shape, self.tally)
         self._colours: dict[str, features.Colour] = {}
         self._taken: set[int] = set()
@@ -184,6 +189,7 @@ class _Reader:
         if placed.cut:
             self._notes["cut at the edge of the image"] += 1
         self._outlines.append(Outline(placed.box, placed.mask, kind, id_))
+        self._predictions.append(features.prediction_of(feature, properties, kind))
 
     def _id_of(self, feature: dict[str, Any], properties: dict[str, Any]) -> int | None:
         """Return the nucleus that an object is of.
@@ -208,7 +214,10 @@ class _Reader:
         names = dict.fromkeys([*(outline.kind for outline in self._outlines), *kinds])
         classes = [NucleusClass(name, self._colours.get(name, _NO_COLOUR)) for name in names if name]
         skipped = self._skipped + self._points.skipped
-        return Imported(self._outlines, points, kinds, tuple(classes), dict(skipped), dict(self._notes))
+        predictions = tuple(self._predictions)
+        return Imported(
+            self._outlines, points, kinds, tuple(classes), predictions, dict(skipped), dict(self._notes)
+        )
 
 
 def _counted(count: int, noun: str) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_nucseg.io.geojson_objects import ID_MEASUREMENT, NO_CLASS
+from napari_nucseg.core.nuclei import State
+from napari_nucseg.io.geojson_objects import ID_MEASUREMENT, NO_CLASS, STATE
 from napari_nucseg.io.qupath_fill import Ring
 
 Colour = tuple[int, int, int]
@@ -127,16 +128,43 @@ def is_named(uuid: str) -> bool:
 
 def measured_id(properties: dict[str, Any]) -> int | None:
     """Return the id that the measurement carries; it is exact up to 2**24, since QuPath's detections hold float32."""
-    found = properties.get("measurements")
-    value = None
-    if isinstance(found, dict):
-        value = found.get(ID_MEASUREMENT)
-    elif isinstance(found, list):
-        entries = (entry for entry in found if isinstance(entry, dict))
-        value = next((entry.get("value") for entry in entries if entry.get("name") == ID_MEASUREMENT), None)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
+    value = _numbers(properties).get(ID_MEASUREMENT, 0.0)
     return int(value) if 1 <= value < 2**32 and value == int(value) else None
+
+
+def _numbers(properties: dict[str, Any]) -> dict[str, float]:
+    """Return the measurements that are numbers."""
+    found = properties.get("measurements")
+    if isinstance(found, list):
+        entries = [entry for entry in found if isinstance(entry, dict)]
+        found = {entry.get("name"): entry.get("value") for entry in reversed(entries)}  # the first counts
+    known = found.items() if isinstance(found, dict) else ()
+    return {
+        name: value
+        for name, value in known
+        if isinstance(name, str) and isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def prediction_of(
+    feature: dict[str, Any], properties: dict[str, Any], kind: str | None
+) -> dict[str, float] | None:
+    """Return the score and the probabilities of a detection that is as a model has found it, by their columns.
+
+    None of one that a person has reviewed here, or changed in QuPath: that gives a shape that has changed another UUID,
+    and a class that was changed is not the most probable one.
+    """
+    uuid, numbers = uuid_of(feature, properties), _numbers(properties)
+    if uuid is None or not is_named(uuid) or ID_MEASUREMENT not in numbers:
+        return None
+    metadata = properties.get("metadata")
+    told = metadata.get(STATE) if isinstance(metadata, dict) else None
+    if told not in (None, State.PREDICTED.word) or properties.get("objectType") != "detection":
+        return None
+    said = {name: value for name, value in numbers.items() if name.startswith("prob_")}
+    if said and said.get(f"prob_{kind}") != max(said.values()):
+        return None
+    return {"score": numbers.get("score", np.nan), **said}
 
 
 def areas_and_points(geometry: Any) -> tuple[list[list[Ring]], list[Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,16 +52,36 @@ class Placed:
         return ", ".join(parts)
 
 
+@dataclass(frozen=True)
+class Target:
+    """What an import goes into.
+
+    Attributes
+    ----------
+    store : Store
+    centres : Centres
+    class_index : callable
+        Gives the index of a class, which it adds if it is new.
+    names : sequence of str
+        The classes of the model.
+    """
+
+    store: Store
+    centres: Centres
+    class_index: Callable[[str], int]
+    names: Sequence[str]
+
+
 def place(
-    store: Store,
-    centres: Centres,
-    class_index: Callable[[str], int],
+    into: Target,
     outlines: Sequence[Outline],
     points: Any,
     kinds: Sequence[str | None],
     progress: Callable[[int, int], None] | None,
+    predictions: Sequence[Mapping[str, float] | None] = (),
 ) -> Placed:
     """Take in shapes and centres, see `Session.place`."""
+    store, centres = into.store, into.centres
     points = np.asarray(points, float).reshape(-1, 2)
     if kinds and len(kinds) != len(points):
         raise NucSegError(f"{len(points)} points came with {len(kinds)} classes; give one for each point.")
@@ -69,9 +89,10 @@ def place(
     cells = cells_of(points)
     pixels = np.clip(np.floor(points + 0.5).astype(np.int64), 0, np.array(store.labels.shape) - 1)
     centres.ground.require_at(pixels[chosen] for chosen in cells)
-    placer = _Placer(store, centres, class_index)
-    for outline in sorted(outlines, key=lambda o: (o.id is None, o.id or 0)):
-        placer.shape(outline)
+    placer = _Placer(into)
+    shapes = list(zip(outlines, predictions or [None] * len(outlines), strict=True))
+    for outline, prediction in sorted(shapes, key=lambda pair: (pair[0].id is None, pair[0].id or 0)):
+        placer.shape(outline, prediction)
         done += 1
         if progress is not None and done % 256 == 0:
             progress(done, total)
@@ -87,11 +108,12 @@ def place(
 class _Placer:
     """Puts one thing after the other into a session."""
 
-    def __init__(self, store: Store, centres: Centres, class_index: Callable[[str], int]) -> None:
-        self._store, self._centres, self._class_index = store, centres, class_index
+    def __init__(self, into: Target) -> None:
+        self._store, self._centres, self._class_index = into.store, into.centres, into.class_index
+        self._names = into.names
         self.placed = Placed()
 
-    def shape(self, outline: Outline) -> None:
+    def shape(self, outline: Outline, prediction: Mapping[str, float] | None) -> None:
         """Take in one shape."""
         store = self._store
         kind = UNCLASSIFIED if outline.kind is None else self._class_index(outline.kind)
@@ -105,6 +127,9 @@ class _Placer:
         if known and store.records["area"][row] == size and (here[outline.mask] == outline.id).all():
             self._same_shape(row, kind)
             return
+        if known and prediction is not None and store.records["state"][row] != State.PREDICTED:
+            self.placed.refused += 1
+            return
         mask = outline.mask & self._make_room(here, outline, known)
         if not mask.any():
             self.placed.refused += 1
@@ -113,7 +138,7 @@ class _Placer:
         if known:
             y, x = centre_pixels(store.records[row])
             store.write(region_at(store.labels, int(y), int(x)), 0)
-        self._write(outline, mask, kind, row)
+        self._write(outline, mask, kind, row, prediction)
 
     def _row_of(self, outline: Outline, here: NDArray[np.uint32]) -> int:
         """Return the row of the nucleus whose number a shape has, -1 if there is none in its place.
@@ -178,7 +203,14 @@ class _Placer:
         record["area"] = len(left)
         store.put(row, record)
 
-    def _write(self, outline: Outline, mask: NDArray[np.bool_], kind: int, row: int) -> None:
+    def _write(
+        self,
+        outline: Outline,
+        mask: NDArray[np.bool_],
+        kind: int,
+        row: int,
+        prediction: Mapping[str, float] | None,
+    ) -> None:
         store = self._store
         record = self._centres.blank(1)
         if row >= 0:
@@ -189,10 +221,15 @@ class _Placer:
         if row < 0 or not (0 <= y < mask.shape[0] and 0 <= x < mask.shape[1] and mask[y, x]):
             y, x = inner_point(mask)
             record["y"], record["x"] = y + outline.box.y0, x + outline.box.x0
-        record["state"], record["origin"], record["locked"] = State.DRAWN, Origin.IMPORT, True
         record["area"], record["floor"] = mask.sum(), 0
-        if kind != UNCLASSIFIED:
-            record["kind"], record["typed"] = kind, True
+        if prediction is None:
+            record["state"], record["origin"], record["locked"] = State.DRAWN, Origin.IMPORT, True
+            if kind != UNCLASSIFIED:
+                record["kind"], record["typed"] = kind, True
+        else:
+            record["state"], record["origin"], record["kind"] = State.PREDICTED, Origin.MODEL, kind
+            record["score"] = prediction.get("score", np.nan)
+            record["prob"] = [prediction.get(f"prob_{name}", np.nan) for name in self._names]
         if row >= 0:
             store.put(np.array([row]), record)
             self.placed.changed += 1

@@ -6,7 +6,7 @@ Views show it and tell it what the person did; the autosave writes down what it 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,7 +34,7 @@ from napari_nucseg.session.centres import Centres
 from napari_nucseg.session.contents import Contents
 from napari_nucseg.session.drag import Drag
 from napari_nucseg.session.ground import Ground, cells_of
-from napari_nucseg.session.intake import Placed, place
+from napari_nucseg.session.intake import Placed, Target, place
 from napari_nucseg.session.rerun import replace_predicted
 from napari_nucseg.session.store import History, Step, Store
 from napari_nucseg.session.tables import records_from_table
@@ -291,8 +291,9 @@ class Session(Contents):
         points: Any = (),
         kinds: Sequence[str | None] = (),
         progress: Callable[[int, int], None] | None = None,
+        predictions: Sequence[Mapping[str, float] | None] = (),
     ) -> Placed:
-        """Take in nuclei from outside: shapes, which are locked, and centres, which are grown.
+        """Take in nuclei from outside: shapes, locked unless they are predictions, and centres, which are grown.
 
         Parameters
         ----------
@@ -304,6 +305,9 @@ class Session(Contents):
             Their classes, as many as points.
         progress : callable (done, total), optional
             An error that it raises stops the import, and everything is as before.
+        predictions : sequence of (mapping or None), optional
+            As many as outlines: `score` and `prob_<class>` of those that nobody has reviewed. They stay predictions,
+            and replace nothing that was reviewed.
 
         Raises
         ------
@@ -313,7 +317,9 @@ class Session(Contents):
         known = len(self._classes)
         try:
             with self._edit("Import"):
-                return place(self._store, self._centres, self.class_index, outlines, points, kinds, progress)
+                names = [known.name for known in self._classes[: self._store.records["prob"].shape[1]]]
+                into = Target(self._store, self._centres, self.class_index, names)
+                return place(into, outlines, points, kinds, progress, predictions)
         except BaseException:
             self.forget_classes(known)
             raise
