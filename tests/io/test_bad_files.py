@@ -78,6 +78,10 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "text as png": (lambda p: _write(p / "t.png", b"hello, world\n" * 9), "cannot identify"),
     "noise as svs": (lambda p: _write(p / "b.svs", np.random.default_rng(1).bytes(1001)), "not a TIFF file"),
     "TIFF header only": (lambda p: _write(p / "h.tif", b"II*\0\x08\0\0\0"), "can't be"),
+    "head of a slide": (
+        lambda p: _write(p / "h.svs", b"II*\0" + (9000).to_bytes(4, "little") + bytes(4000)),
+        "damaged or not wholly copied; copy the file again",
+    ),
     "truncated png": (lambda p: _cut(_image(p / "c.png", RGB), 0.6), "can't be read"),
     "truncated jpeg": (lambda p: _cut(_image(p / "c.jpg", RGB), 0.6), "truncated"),
     "truncated bmp": (lambda p: _cut(_image(p / "c.bmp", RGB), 0.6), "truncated"),

@@ -237,8 +237,11 @@ def _levels(tif: Any, path: Path) -> list[_Level]:
 def _main_series(tif: Any, path: Path) -> Any:
     """Choose the image among label, overview and thumbnail, or refuse where nothing tells which it is."""
     everything = list(tif.series)
-    if not everything:
-        raise _refused(path, "it holds no image")
+    if not everything:  # the directory of its pages often lies at the end
+        raise NucSegError(
+            f"{path.name} can't be read: no image is found in its {path.stat().st_size} bytes, it seems damaged or "
+            "not wholly copied; copy the file again"
+        )
     series = [item for item in everything if not item.keyframe.is_reduced] or everything
     series.sort(key=lambda item: -item.keyframe.imagelength * item.keyframe.imagewidth)
     if len(series) == 1 or any(getattr(tif, vendor, False) for vendor in _VENDORS):
