@@ -223,6 +223,11 @@ def load_data(config: DataConfig) -> tuple[list[AnnotatedImage], list[AnnotatedI
             side.extend(members)
     if not sides[0]:
         raise NucSegError(f"No training image in '{config.root}'; see data.sets.")
+    if len(sides[0]) == 1 and not sides[1]:
+        raise NucSegError(
+            f"'{config.root}' has a single image to train on, '{sides[0][0].files.name}', and none to validate with; "
+            "at least two images are needed."
+        )
     if not sides[1]:
         raise NucSegError(
             f"No validation image in '{config.root}'; name some by held_out of a set, or a share by val_fraction."

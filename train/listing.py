@@ -262,6 +262,11 @@ def _held_out(key: str, train: Sequence[Listed], config: SetConfig) -> set[tuple
         entries = [Entry(str(n), str(i.files.image), i.patient) for n, i in enumerate(rest)]
         sides = plan(entries, SplitConfig(val_fraction=config.val_fraction)).splits
         if "val" not in sides.values():
+            if len(rest) == 1:
+                raise NucSegError(
+                    f"data.sets.{key}.val_fraction={config.val_fraction:g} can hold nothing out of a single image; at "
+                    "least two images are needed."
+                )
             raise NucSegError(
                 f"data.sets.{key}.val_fraction={config.val_fraction:g} can hold nothing out, since patients stay whole "
                 f"and all training images are of '{rest[0].patient}'; name images by held_out, or tell patients apart "

@@ -98,13 +98,23 @@ def plan(entries: Sequence[Entry], config: SplitConfig) -> Plan:
             chosen = _choose(splits, groups, fraction, config.seed)
             splits |= {name: side for name in splits if groups[name] in chosen}
             if not chosen and "train" in given:
-                remarks.append(
-                    f"No {side} image could be held out: all training images are of one patient; see --group, or name "
-                    "some by held_out in the training."
-                )
-    if unknown and (config.val_fraction or config.test_fraction):
-        remarks.append(f"No patient is known for {unknown:,} images; each counts as its own.")
+                remarks.append(_nothing_held_out(side, sum(split == "train" for split in splits.values())))
+    if unknown and len(entries) > 1 and (config.val_fraction or config.test_fraction):
+        images = "1 image, which" if unknown == 1 else f"{unknown:,} images, each of which"
+        remarks.append(f"No patient is known for {images} counts as its own.")
     return Plan(splits, groups, (*remarks, *_leaks(splits, groups)))
+
+
+def _nothing_held_out(side: str, images: int) -> str:
+    """Tell why none of so many training images is on another side."""
+    if images == 1:
+        return (
+            f"No {side} image could be held out of a single training image; at least two images are needed."
+        )
+    return (
+        f"No {side} image could be held out: all training images are of one patient; see --group, or name some by "
+        "held_out in the training."
+    )
 
 
 def _groups(entries: Sequence[Entry], config: SplitConfig) -> tuple[dict[str, str], int]:

@@ -208,6 +208,21 @@ def test_impossible_divisions_are_told(folds, settings, said):
         load_data(DataConfig(folds.parent, CLASSES, sets={"tyo": SetConfig()}))
 
 
+def test_a_single_image_is_not_enough(folds):
+    for kind in ("images", "instances", "types"):
+        for k in (1, 2):
+            (folds / "train" / kind / f"im_{k}.png").unlink()
+    for settings, said in (
+        (
+            SetConfig(validation=()),
+            "a single image to train on, 'im_0', and none to validate with; at least two images",
+        ),
+        (SetConfig(validation=(), val_fraction=0.5), "nothing out of a single image; at least two images"),
+    ):
+        with pytest.raises(NucSegError, match=said):
+            load_data(DataConfig(folds.parent, CLASSES, sets={"toy": settings}))
+
+
 def test_a_table_of_splits_needs_names_that_are_unique(folds):
     for kind in ("images", "instances", "types"):
         (folds / "test" / kind / "im_4.png").rename(folds / "test" / kind / "im_0.png")

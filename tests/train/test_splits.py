@@ -62,13 +62,23 @@ def test_what_the_user_should_know_is_told():
     one = plan(tcga(1), SplitConfig())
     assert sides(one)["val"] == 0
     assert "all training images are of one patient" in one.remarks[0]
-    assert "No patient is known for 3 images" in plan([Entry(c, "") for c in "abc"], SplitConfig()).remarks[0]
+    said = "No patient is known for 3 images, each of which counts as its own."
+    assert plan([Entry(c, "") for c in "abc"], SplitConfig()).remarks == (said,)
+    said = "No patient is known for 1 image, which counts as its own."
+    assert plan([Entry("a", ""), *tcga(1)], SplitConfig()).remarks == (said,)
     leaky = [Entry("TCGA-AA-0001-1", "", None, "train"), Entry("TCGA-AA-0001-2", "", None, "test")]
     assert (
         "1 patients, such as 'TCGA-AA-0001', are in several splits" in plan(leaky, SplitConfig()).remarks[-1]
     )
     odd = [Entry("a", "", None, "gold"), Entry("b", "", None, "gold")]
     assert "'gold' is none of train, val, test" in plan(odd, SplitConfig()).remarks[0]
+
+
+def test_a_single_image_to_train_on_can_hold_none_out():
+    said = "No val image could be held out of a single training image; at least two images are needed."
+    assert plan([Entry("a", "")], SplitConfig()).remarks == (said,)
+    others = [Entry("b", "", None, "test"), Entry("c", "", None, "test")]
+    assert plan([Entry("a", "", None, "train"), *others], SplitConfig()).remarks[0] == said
 
 
 @pytest.mark.parametrize(
