@@ -11,19 +11,18 @@ W, 3) uint8, sides multiples of 16, at the resolution on the card, and gives map
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_nucseg.core.nuclei import CLASS_COLOURS
 from napari_nucseg.errors import NucSegError
-from napari_nucseg.models.card import Card, Colour
+from napari_nucseg.models.card import Card
 from napari_nucseg.models.checkpoint import save_checkpoint
 from napari_nucseg.models.registry import Model, find_model, open_model
 from napari_nucseg.models.student import Student
 from train.average import AVERAGED
+from train.colours import class_colours
 from train.config import to_mapping
 from train.export_checks import Exported, card_texts, check_place, check_replaced, read_reports
 from train.flags import run_flags
@@ -95,7 +94,7 @@ def export(
     check_place(out)
     config, task = load_run(run)
     texts = card_texts(card_file, config.data.classes)
-    colours = _colours(config.data.classes, texts.colours)
+    colours = class_colours(config.data.classes, texts.colours)
     student = task.network
     if not isinstance(student, Student):
         raise NucSegError(f"Run '{run}' did not train a student; export takes students only.")
@@ -125,14 +124,6 @@ def export(
         model = Exported(run, weights_of(student), digest, dataclasses.asdict(card.decode))
         card = dataclasses.replace(card, metrics=read_reports(metrics, model))
     return save_checkpoint(out, student, card)
-
-
-def _colours(classes: Sequence[str], given: dict[str, Colour]) -> dict[str, Colour]:
-    """Return a colour for every class: the given one, else the shipped model's of that name, else a spare one."""
-    shipped = find_model().card.colours
-    out = {name: given.get(name) or shipped.get(name) for name in classes}
-    spare = itertools.cycle([c for c in CLASS_COLOURS if c not in out.values()] or CLASS_COLOURS)
-    return {name: colour or next(spare) for name, colour in out.items()}
 
 
 def run(config: ExportConfig) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from napari_nucseg.core.nuclei import CLASS_COLOURS
+from napari_nucseg.models.card import Colour
+from train.colours import class_colours
 from train.prepared import Row
 
-UNKNOWN = (0, 255, 0)
-"""Outlines of nuclei without a class."""
+UNKNOWN = (255, 255, 255)
+"""Outlines of nuclei without a class, as in the panel."""
 
 _TILE, _LINE, _MARGIN = 320, 13, 6
 _MOST_CUT = 480  # pixels of the image that a tile shows at most, so that outlines can be judged
@@ -31,7 +32,7 @@ def draw_sheet(
     rows
         Its images. Half of the sheet at most goes to those with warnings, the rest is spread evenly.
     classes
-        Their names, for the legend.
+        Their names, for the legend and the colours.
     path
         Of the PNG file.
     count
@@ -42,7 +43,7 @@ def draw_sheet(
     Path
         `path`.
     """
-    chosen = choose(rows, count)
+    chosen, colours = choose(rows, count), class_colours(classes)
     columns = min(6, max(1, int(np.ceil(np.sqrt(len(chosen) * 1.5)))))
     lines = -(-len(chosen) // columns)
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
@@ -55,10 +56,10 @@ def draw_sheet(
     for place, (row, texts) in enumerate(zip(chosen, captions, strict=True)):
         x = (place % columns) * (_TILE + _MARGIN)
         y = legend + (place // columns) * (_TILE + caption + _MARGIN)
-        sheet.paste(Image.fromarray(_tile(folder, row)), (x, y + caption))
+        sheet.paste(Image.fromarray(_tile(folder, row, list(colours.values()))), (x, y + caption))
         for number, (text, colour) in enumerate(texts):
             pen.text((x + 2, y + 1 + number * _LINE), text, colour)
-    _legend(pen, classes)
+    _legend(pen, colours)
     sheet.save(path)
     return path
 
@@ -72,9 +73,12 @@ def choose(rows: Sequence[Row], count: int) -> list[Row]:
 
 
 def overlay(
-    image: NDArray[np.uint8], labels: NDArray[np.integer], types: NDArray[np.uint8] | None
+    image: NDArray[np.uint8],
+    labels: NDArray[np.integer],
+    types: NDArray[np.uint8] | None,
+    colours: Sequence[Colour],
 ) -> NDArray[np.uint8]:
-    """Return a copy of an image (H, W, 3) with the inner outlines of its nuclei in the colours of their classes."""
+    """Return a copy of an image (H, W, 3) with the inner outlines of its nuclei in the colours of classes 1, 2, ..."""
     edge = np.zeros(labels.shape, np.bool_)
     for axis in (0, 1):
         step = np.diff(labels.astype(np.int64), axis=axis) != 0
@@ -83,15 +87,14 @@ def overlay(
         edge[tuple(first)] |= step
         edge[tuple(second)] |= step
     edge &= labels > 0
-    palette = np.array(
-        [UNKNOWN, *(CLASS_COLOURS[i % len(CLASS_COLOURS)] for i in range(254)), UNKNOWN], np.uint8
-    )
+    palette = np.full((256, 3), UNKNOWN, np.uint8)
+    palette[1 : len(colours) + 1] = np.reshape(colours, (-1, 3))
     out = image.copy()
     out[edge] = palette[types[edge]] if types is not None else UNKNOWN
     return out
 
 
-def _tile(folder: Path, row: Row) -> NDArray[np.uint8]:
+def _tile(folder: Path, row: Row, colours: Sequence[Colour]) -> NDArray[np.uint8]:
     """Return the middle of an image with outlines, enlarged or reduced to a tile."""
     height, width = row.shape
     side = min(height, width, _MOST_CUT)
@@ -108,7 +111,7 @@ def _tile(folder: Path, row: Row) -> NDArray[np.uint8]:
                 part = part.convert("I")  # 16-bit pictures can't be resized by all versions
             loaded[kind] = np.asarray(part.resize((_TILE, _TILE), how or Image.Resampling.NEAREST))
     image, labels = loaded["images"], loaded.get("instances")
-    return image if labels is None else overlay(image, labels, loaded.get("types"))
+    return image if labels is None else overlay(image, labels, loaded.get("types"), colours)
 
 
 def _caption(pen: ImageDraw.ImageDraw, row: Row) -> list[tuple[str, str]]:
@@ -135,10 +138,10 @@ def _fitting(pen: ImageDraw.ImageDraw, text: str) -> str:
     return text + "..."
 
 
-def _legend(pen: ImageDraw.ImageDraw, classes: Sequence[str]) -> None:
+def _legend(pen: ImageDraw.ImageDraw, colours: Mapping[str, Colour]) -> None:
     x = 4
-    for number, name in enumerate(classes):
-        pen.rectangle((x, 5, x + 12, 17), fill=CLASS_COLOURS[number % len(CLASS_COLOURS)])
+    for name, colour in colours.items():
+        pen.rectangle((x, 5, x + 12, 17), fill=colour)
         pen.text((x + 16, 5), name, "black")
         x += 28 + int(pen.textlength(name))
 

@@ -1,9 +1,10 @@
 import numpy as np
 from PIL import Image, ImageDraw
 
-from napari_nucseg.core.nuclei import CLASS_COLOURS
+from napari_nucseg.models.registry import find_model
+from train.colours import CLASS_COLOURS, class_colours
 from train.prepared import Row
-from train.sheet import UNKNOWN, _caption, choose, overlay
+from train.sheet import UNKNOWN, _caption, choose, draw_sheet, overlay
 
 
 def row(name, *warnings):
@@ -15,14 +16,32 @@ def test_outlines_lie_on_the_edge_of_nuclei_in_the_colour_of_the_class():
     labels, types = np.zeros((20, 20), np.uint16), np.zeros((20, 20), np.uint8)
     labels[2:8, 2:8], types[2:8, 2:8] = 1, 2
     labels[8:14, 2:8], types[8:14, 2:8] = 2, 255
-    drawn = overlay(image, labels, types)
+    drawn = overlay(image, labels, types, CLASS_COLOURS)
     assert (drawn[2, 2:8] == CLASS_COLOURS[1]).all()
     assert (drawn[7, 3] == CLASS_COLOURS[1]).all()  # touching nuclei are told apart
     assert (drawn[8, 3] == UNKNOWN).all()
     assert (drawn[3:7, 3:7] == 7).all()
     assert (drawn[labels == 0] == 7).all()
     assert (image == 7).all()
-    assert (overlay(image, labels, None)[2, 2] == UNKNOWN).all()
+    assert (overlay(image, labels, None, CLASS_COLOURS)[2, 2] == UNKNOWN).all()
+
+
+def test_a_class_has_the_colour_that_the_panel_gives_it(tmp_path):
+    labels = np.zeros((9, 9), np.uint16)
+    labels[2:7, 2:7] = 1
+    arrays = {"images": np.zeros((9, 9, 3), np.uint8), "instances": labels, "types": labels.astype(np.uint8)}
+    for kind, array in arrays.items():
+        (tmp_path / "train" / kind).mkdir(parents=True)
+        Image.fromarray(array).save(tmp_path / "train" / kind / "a.png")
+    with Image.open(draw_sheet(tmp_path, [row("a")], ["connective"], tmp_path / "s.png")) as sheet:
+        seen = {colour for _, colour in sheet.getcolors(10**6)}
+    assert find_model().card.colours["connective"] in seen
+    assert CLASS_COLOURS[0] not in seen
+
+
+def test_more_classes_than_spare_colours():
+    given = {str(k): rgb for k, rgb in enumerate(CLASS_COLOURS)}
+    assert class_colours([*given, "one more"], given)["one more"] in CLASS_COLOURS
 
 
 def test_images_with_warnings_come_first_but_do_not_fill_the_sheet():
