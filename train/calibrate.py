@@ -34,7 +34,7 @@ from train.figures_style import save, style
 from train.flags import run_flags
 from train.listing import list_set
 from train.loaded import CALIBRATED, Loaded, decode_of, is_run, load, tuned
-from train.runs import run_folder
+from train.runs import run_folder, warn_of_other
 from train.scores import OWN, Scheme
 from train.seen import known_images
 from train.selection import Wanted, schemes_for, select, training_data
@@ -193,6 +193,8 @@ def calibrate(config: CalibrateConfig, command: str = "") -> dict[str, Any]:
     """Segment, fit, print and write; return the report."""
     config.out.mkdir(parents=True, exist_ok=True)  # rather now than after an hour
     chosen = selections(config)
+    if config.folder is not None:
+        warn_of_other(Path(config.what))
     model = load(config.what, config.device)
     images = []
     for some in chosen:

@@ -7,6 +7,7 @@ import json
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -242,6 +243,46 @@ def checkpoint_of(path: Path, config: RunConfig) -> Path:
     return path / ("best.pt" if early else "last.pt")
 
 
+def warn_of_other(path: Path) -> None:
+    """Log that ``decode.json``, of which a run has one, will be of a checkpoint that it doesn't stand for."""
+    folder = run_folder(path)
+    stands = checkpoint_of(folder, config_of(folder))
+    if path != folder and path.name != stands.name:
+        log.warning(
+            "'%s' stands for %s, but its decode.json will be made for %s, and %s will be used with it too; "
+            "name the run without the file to make it for %s.",
+            *(folder, stands.name, path.name, stands.name, stands.name),
+        )
+
+
+def config_of(folder: Path) -> RunConfig:
+    """Return the settings of the run in a folder.
+
+    Raises
+    ------
+    NucSegError
+        There is no run, or one that this version does not know.
+    """
+    return _read_config(folder)[1]
+
+
+def _read_config(folder: Path) -> tuple[ModuleType, RunConfig]:
+    """Return the module of the command that a run is of, and its settings."""
+    try:
+        data = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise NucSegError(
+            f"'{folder}' holds no checkpoint of a run; train with python -m train.fit, teach or distill first."
+        ) from error
+    command = data.pop("command", "fit")
+    if command not in COMMANDS:
+        raise NucSegError(
+            f"Run '{folder}' is of a command '{command}' that this version does not know; update it."
+        )
+    module = importlib.import_module(f"train.{command}")
+    return module, from_mapping(module.CONFIG, data)
+
+
 def load_run(path: Path) -> tuple[RunConfig, MapTask]:
     """Return the config of a run and the task of its network with averaged weights, ready for evaluation.
 
@@ -257,19 +298,7 @@ def load_run(path: Path) -> tuple[RunConfig, MapTask]:
         There is no run, or no checkpoint yet, or one of another shape than the config says.
     """
     folder = run_folder(path)
-    try:
-        data = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise NucSegError(
-            f"'{folder}' holds no checkpoint of a run; train with python -m train.fit, teach or distill first."
-        ) from error
-    command = data.pop("command", "fit")
-    if command not in COMMANDS:
-        raise NucSegError(
-            f"Run '{folder}' is of a command '{command}' that this version does not know; update it."
-        )
-    module = importlib.import_module(f"train.{command}")
-    config: RunConfig = from_mapping(module.CONFIG, data)
+    module, config = _read_config(folder)
     name = checkpoint_of(path, config).name
     state = RunLog(folder).load(name)
     if state is None:

@@ -29,7 +29,7 @@ from train.data import DataConfig, load_data
 from train.flags import run_flags
 from train.listing import divide
 from train.loaded import CALIBRATED, CHOSEN, decode_of, inference_device, tuned
-from train.runs import draft_card, load_run, run_folder
+from train.runs import draft_card, load_run, run_folder, warn_of_other
 from train.scores import ImageScore
 from train.validate import Predicted, mean_known
 
@@ -191,6 +191,7 @@ def calibration_of(folder: Path, decode: DecodeConfig) -> dict[str, Any]:
 
 def choose(config: ThresholdsConfig) -> None:
     """Search, and write what was found."""
+    warn_of_other(config.run)  # rather now than after the search
     found = search(config)
     folder = run_folder(config.run)
     path, kept = tuned(folder), calibration_of(folder, found.decode)

@@ -227,6 +227,22 @@ def test_thresholds_keep_a_calibration_that_was_fitted_with_them_and_no_other(ru
     assert thresholds.calibration_of(run, DecodeConfig()) == {}
 
 
+@pytest.mark.parametrize("command", ["thresholds", "calibrate"])
+def test_what_is_made_for_another_checkpoint_than_the_runs_own_is_told(
+    run, tmp_path, caplog, monkeypatch, command
+):
+    found = thresholds.Chosen(DecodeConfig(), 0.5, 0.5, {})
+    monkeypatch.setattr(thresholds, "search", lambda config: found)
+    more = ["--out", str(tmp_path / "r")] if command == "calibrate" else []
+    main = {"thresholds": thresholds, "calibrate": calibrate}[command].main
+    said = f"'{run}' stands for last.pt, but its decode.json will be made for best.pt, and last.pt will be used with it"
+    for place, told in ((run, False), (run / "last.pt", False), (run / "best.pt", True)):
+        caplog.clear()
+        assert main(["--run", str(place), "--device", "cpu", *more]) == 0
+        assert (said in caplog.text) == told
+        assert (run / "decode.json").is_file()
+
+
 def test_of_a_model_the_values_are_printed_only(run, toy_model, dataset, tmp_path, capsys):
     before = (toy_model.weights.parent / "card.json").read_text()
     model = ["--model", str(toy_model.weights.parent), "--device", "cpu", "--out", str(tmp_path / "r")]
