@@ -31,7 +31,7 @@ def test_how_work_ends_is_told_once(qtbot):
 def test_a_script_that_ends_while_work_is_under_way_waits_for_it(tmp_path):
     code = textwrap.dedent(
         """
-        import sys, threading
+        import multiprocessing, sys, threading
         from concurrent.futures import ThreadPoolExecutor
         from pathlib import Path
         import napari
@@ -49,6 +49,10 @@ def test_a_script_that_ends_while_work_is_under_way_waits_for_it(tmp_path):
         viewer = napari.Viewer(show=False)
         held = work.start(task, lambda _: None, stopped.set)
         assert began.wait(30)
+        child = multiprocessing.get_context("fork").Process(target=print)
+        child.start()
+        child.join(20)
+        assert child.exitcode == 0  # a fork, which has none of the threads, waits for none
         viewer.close()
         """
     )

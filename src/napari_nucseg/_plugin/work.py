@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures.thread  # noqa: F401  its threads must end after the work that uses them, see below
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,6 +80,12 @@ def _attempt(work: Callable[[], Any]) -> Outcome:
         return Outcome(error=error)
 
 
+def _settle(owner: int) -> None:
+    """End all work before the process does; a fork of it has the hook, but not the threads."""
+    if os.getpid() == owner:
+        WorkerBase.await_workers()
+
+
 # A script that ends without napari.run() never tells Qt so. PyQt would then delete the signals of workers under way,
 # and the next one emitted aborts it. Of Python's hooks this is the one before executors and zarr end their threads.
-getattr(threading, "_register_atexit", atexit.register)(WorkerBase.await_workers)
+getattr(threading, "_register_atexit", atexit.register)(_settle, os.getpid())
