@@ -137,7 +137,8 @@ class DeviceField(QWidget):
         """Say what there is."""
         cpu = f"OpenVINO, {report.precision}" if report.openvino else "torch"
         slow = "" if report.openvino else " OpenVINO is not installed; with it the CPU is faster."
-        best = "GPU" if report.cuda else f"CPU, {cpu}"
+        # the longest item of the box, which is to fit a narrow panel; its tooltip tells the rest
+        best = "GPU" if report.cuda else f"CPU, {report.precision if report.openvino else 'torch'}"
         no_gpu = None if report.cuda else "torch finds no CUDA device on this machine."
         set_item(self._box, 0, f"Auto ({best})", None, report.cuda or f"The CPU by way of {cpu}.{slow}")
         set_item(self._box, 1, "GPU (CUDA)", no_gpu, report.cuda or "")
