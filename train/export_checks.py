@@ -36,9 +36,13 @@ class CardTexts:
     training_data: tuple[str, ...]
     cite: tuple[str, ...]
     colours: dict[str, Colour]
+    weaknesses: tuple[str, ...] = ()
 
 
-CARD_KEYS = tuple(field.name for field in dataclasses.fields(CardTexts))
+CARD_KEYS = tuple(
+    field.name for field in dataclasses.fields(CardTexts) if field.default is dataclasses.MISSING
+)
+"""Without which there is no card."""
 
 
 def card_texts(path: Path, classes: Sequence[str]) -> CardTexts:

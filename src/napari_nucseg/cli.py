@@ -216,6 +216,7 @@ def _as_dict(model: Model, default: bool) -> dict[str, Any]:
         "mpp": card.mpp,
         "licence": card.licence,
         "caution": card.caution,
+        "weaknesses": list(card.weaknesses),
         "weights": str(model.weights),
     }
 

@@ -305,7 +305,9 @@ def test_a_model_that_is_in_the_list_is_chosen_and_another_of_its_name_is_told_a
     field, box = panel.widget.model, panel.widget.model._box
     before = items(box)
     for name, text in (("a", "one"), ("copy of a", "one"), ("b", "two")):
-        card = dataclasses.replace(world.model.card, caution=text, sha256="1" * 64)
+        card = dataclasses.replace(
+            world.model.card, caution=text, weaknesses=(f"Weak: {text}.",), sha256="1" * 64
+        )
         (tmp_path / name).mkdir()
         (tmp_path / name / "weights.safetensors").write_bytes(b"")
         (tmp_path / name / "card.json").write_text(card.to_json(), encoding="utf-8")
@@ -314,6 +316,7 @@ def test_a_model_that_is_in_the_list_is_chosen_and_another_of_its_name_is_told_a
     assert added == [f"fake 1 ({tmp_path / name})" for name in ("a", "b")]
     field.add(tmp_path / "copy of a")
     assert (len(items(box)), field._caution.text()) == (len(before) + 2, "one")
+    assert "Weak: one." in box.toolTip()
 
 
 def test_a_run_or_a_damaged_card_is_refused_in_a_sentence(panel, world, tmp_path):

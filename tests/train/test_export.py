@@ -76,6 +76,15 @@ def test_the_card_files_there_are_can_be_read(path):
     assert texts.licence
 
 
+def test_weaknesses_may_be_told(toy_run, tmp_path):
+    card = tmp_path / "card.toml"
+    card.write_text('weaknesses = ["Blind."]\n' + (toy_run.parent / "card.toml").read_text())
+    for file, told in ((card, ("Blind.",)), (toy_run.parent / "card.toml", ())):
+        out = tmp_path / f"m{len(told)}"
+        assert export.main(["--run", str(toy_run), "--card", str(file), "--out", str(out)]) == 0
+        assert open_model(out).card.weaknesses == told
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

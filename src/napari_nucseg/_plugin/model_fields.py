@@ -109,6 +109,8 @@ def _card_text(card: Card) -> str:
     ]
     if card.training_data:
         lines.append(f"Trained on: {', '.join(card.training_data)}")
+    if card.weaknesses:
+        lines.append(f"Known weaknesses: {' '.join(card.weaknesses)}")
     return "<br>".join(lines)
 
 

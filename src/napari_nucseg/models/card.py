@@ -18,7 +18,7 @@ FORMAT = 1
 Colour = tuple[int, int, int]
 
 _TEXTS = ("name", "version", "title", "licence", "caution", "sha256")
-_LISTS = ("classes", "mean", "std", "training_data", "cite")
+_LISTS = ("classes", "mean", "std", "weaknesses", "training_data", "cite")
 _TABLES = ("colours", "network", "training", "metrics", "decode")
 _NUMBERS = ("mean", "std")
 
@@ -69,6 +69,8 @@ class Card:
         Of the weights, which is not that of the program.
     caution : str
         What the model has not been shown to do; the panel shows it.
+    weaknesses : tuple of str
+        What it was seen to do badly, one sentence each.
     metrics : dict
         Figures on test sets, with the command that made them.
     sha256 : str
@@ -86,6 +88,7 @@ class Card:
     network: dict[str, Any]
     licence: str
     caution: str = ""
+    weaknesses: tuple[str, ...] = ()
     training_data: tuple[str, ...] = ()
     training: dict[str, Any] = field(default_factory=dict)
     cite: tuple[str, ...] = ()
