@@ -41,6 +41,11 @@ def test_state_and_origin_are_metadata(tmp_path: Path) -> None:
     assert all("metadata" not in feature["properties"] for feature in exported(tmp_path))
 
 
+def test_nuclei_of_a_run_are_said_to_be_predicted(tmp_path: Path) -> None:
+    found = exported(tmp_path, score=[0.5, 0.75, 1])
+    assert [feature["properties"]["metadata"] for feature in found] == [{"NucSeg state": "predicted"}] * 3
+
+
 def test_state_as_a_category_is_metadata_all_the_same(tmp_path: Path) -> None:
     (first, *_) = exported(tmp_path, state=pd.Categorical(["edited", "predicted", "drawn"]))
     assert first["properties"]["metadata"] == {"NucSeg state": "edited"}

@@ -360,3 +360,33 @@ def test_a_tile_of_nuclei_is_read_fast(tmp_path: Path) -> None:
     found = read_geojson(tmp_path / "n.geojson", labels.shape, object_uuids(ids, "s"), mpp=0.25)
     assert time.perf_counter() - start < 2
     np.testing.assert_array_equal(painted(found.outlines, labels.shape), labels)
+
+
+PREDICTED = {"NucSeg state": "predicted"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "measured", "metadata", "untouched"),
+    [
+        ("a", {"prob_a": 0.75, "prob_b": 0.25}, PREDICTED, True),
+        ("b", {"prob_a": 0.75, "prob_b": 0.25}, PREDICTED, False),  # given another class in QuPath
+        (None, {"prob_a": 0.75, "prob_b": 0.25}, PREDICTED, False),  # or robbed of its class
+        (None, {}, PREDICTED, True),  # of a model without classes
+        ("a", {}, PREDICTED, False),  # where the class is a person's
+        ("a", {"prob_a": 0.75}, {"NucSeg state": "drawn"}, False),
+        ("a", {"prob_a": 0.75}, {}, False),  # QuPath 0.4 drops the state
+    ],
+)
+def test_a_prediction_is_what_nobody_can_have_touched(tmp_path, kind, measured, metadata, untouched):
+    own = {"measurements": {"NucSeg id": 3, "score": 0.5, **measured}, "metadata": metadata}
+    if kind is not None:
+        own["classification"] = {"name": kind}
+    item = feature(square(0, 0), objectType="detection", **own) | {"id": object_uuid(3, "slide")}
+    (found,) = read(tmp_path, [item], object_uuids([3], "slide")).predictions
+    assert found == ({"score": 0.5, **measured} if untouched else None)
+
+
+def test_a_measurement_whose_name_is_no_word_is_passed_over(tmp_path):
+    listed = [{"name": [1], "value": 1}, {"name": "NucSeg id", "value": 3}]
+    found = read(tmp_path, [feature(square(0, 0), measurements=listed)], object_uuids([3], "slide"))
+    assert [outline.id for outline in found.outlines] == [3]

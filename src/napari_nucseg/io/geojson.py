@@ -200,9 +200,9 @@ def write_geojson(
         (H, W) integers, 0 = background; anything with numpy's slicing.
     nuclei
         One row per nucleus: column ``id``, optionally ``class`` (`NO_CLASS` for none), and of a review
-        ``state`` and ``origin``, which become the metadata `STATE` and `ORIGIN`; every other numeric column
-        becomes a measurement of its name, with eight significant digits (figures that aren't finite are left
-        out). Rows whose id isn't in `labels` are skipped.
+        ``state`` and ``origin``, which become the metadata `STATE` and `ORIGIN` (all are predicted with a ``score``
+        and without ``state``); every other numeric column becomes a measurement of its name, with eight significant
+        digits (figures that aren't finite are left out). Rows whose id isn't in `labels` are skipped.
     colours, namespace
         See `GeoJsonWriter`.
 

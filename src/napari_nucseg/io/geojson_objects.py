@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_nucseg.core.nuclei import State
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.io.text import Column, Texts, column_of
 
@@ -87,9 +88,14 @@ def uuid_digests(ids: NDArray[np.int64], namespace: str) -> NDArray[np.uint8]:
 
 
 def _metadata(nuclei: pd.DataFrame) -> Texts:
-    """Return the words about every row's review."""
+    """Return the words about every row's review; a table with scores and no states is a run's, as it was found.
+
+    That is said of each, since QuPath before 0.5 drops the metadata: whatever has none may be reviewed.
+    """
     import pandas as pd
 
+    if "state" not in nuclei and "score" in nuclei:
+        nuclei = nuclei.assign(state=State.PREDICTED.word)
     names = [name for name in _METADATA if name in nuclei]
     words = [nuclei[name].astype(object).to_numpy() for name in names]
     codes, pairs = pd.factorize(pd.Series(list(zip(*words, strict=True)))) if names else (None, [()])

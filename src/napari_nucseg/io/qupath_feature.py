@@ -136,13 +136,11 @@ def _numbers(properties: dict[str, Any]) -> dict[str, float]:
     """Return the measurements that are numbers."""
     found = properties.get("measurements")
     if isinstance(found, list):
-        entries = [entry for entry in found if isinstance(entry, dict)]
-        found = {entry.get("name"): entry.get("value") for entry in reversed(entries)}  # the first counts
+        entries = [entry for entry in found if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
+        found = {entry["name"]: entry.get("value") for entry in reversed(entries)}  # the first counts
     known = found.items() if isinstance(found, dict) else ()
     return {
-        name: value
-        for name, value in known
-        if isinstance(name, str) and isinstance(value, int | float) and not isinstance(value, bool)
+        name: value for name, value in known if isinstance(value, int | float) and not isinstance(value, bool)
     }
 
 
@@ -152,17 +150,18 @@ def prediction_of(
     """Return the score and the probabilities of a detection that is as a model has found it, by their columns.
 
     None of one that a person has reviewed here, or changed in QuPath: that gives a shape that has changed another UUID,
-    and a class that was changed is not the most probable one.
+    and a class that was changed is not the most probable one. QuPath before 0.5 drops the state; any object may then be
+    reviewed, and none is taken for a prediction.
     """
     uuid, numbers = uuid_of(feature, properties), _numbers(properties)
     if uuid is None or not is_named(uuid) or ID_MEASUREMENT not in numbers:
         return None
     metadata = properties.get("metadata")
     told = metadata.get(STATE) if isinstance(metadata, dict) else None
-    if told not in (None, State.PREDICTED.word) or properties.get("objectType") != "detection":
+    if told != State.PREDICTED.word or properties.get("objectType") != "detection":
         return None
     said = {name: value for name, value in numbers.items() if name.startswith("prob_")}
-    if said and said.get(f"prob_{kind}") != max(said.values()):
+    if (said or kind is not None) and (not said or said.get(f"prob_{kind}") != max(said.values())):
         return None
     return {"score": numbers.get("score", np.nan), **said}
 
