@@ -14,6 +14,7 @@ from napari_nucseg.core.tiling import Box
 from napari_nucseg.errors import NucSegError
 from napari_nucseg.session import MapsMissing
 from tests.session.boards import (
+    CLASSES,
     CONFIG,
     SHAPE,
     assert_sound,
@@ -316,6 +317,49 @@ def test_import_keeps_known_ids_and_makes_room_among_predictions_only():
     np.testing.assert_array_equal(session.labels == ids[3], known)
     np.testing.assert_array_equal(session.labels == ids[0], kept)
     assert session.classes[-1].name == "stranger"
+    assert_sound(session)
+
+
+def shape_of(session, id_, kind, number):
+    mask = session.labels == id_
+    rows, cols = np.nonzero(mask)
+    box = Box(rows.min(), rows.max() + 1, cols.min(), cols.max() + 1)
+    return Outline(box, mask[box.slices], kind, number)
+
+
+def test_an_imported_prediction_leaves_a_class_that_a_person_has_given():
+    session = make_session(1)
+    mine, other = (int(id_) for id_ in session.records["id"][session.live][:2])
+    session.retype(mine, 2)
+    was = int(session.record(other)["kind"] == 0)  # another than it has
+    before = session.labels.copy()
+    said = {"score": 0.5, "prob_red": 0.25}
+    found = [shape_of(session, mine, "red", mine), shape_of(session, other, CLASSES[was].name, other)]
+    placed = session.place(found, predictions=[said, said])
+    assert (placed.refused, placed.changed) == (1, 1)
+    assert (session.record(mine)["kind"], session.record(mine)["typed"]) == (2, True)
+    record = session.record(other)  # which nobody has reviewed, and a file is nobody
+    assert (record["kind"], record["typed"], record["state"]) == (was, False, State.PREDICTED)
+    np.testing.assert_array_equal(session.labels, before)
+    assert_sound(session)
+
+
+def test_an_imported_prediction_is_not_what_a_person_has_dealt_with_under_another_number():
+    session = make_session(1)
+    accepted, rejected = (int(id_) for id_ in session.records["id"][session.live][:2])
+    one = shape_of(session, accepted, "red", None)
+    wider = Box(one.box.y0, one.box.y1, one.box.x0, one.box.x1 + 1)
+    found = [
+        Outline(wider, np.pad(one.mask, ((0, 0), (0, 1)), mode="edge"), "red", None),
+        shape_of(session, rejected, "red", None),
+    ]
+    session.accept(accepted)
+    session.reject(rejected)
+    before, live = session.labels.copy(), session.live.sum()
+    placed = session.place(found, predictions=[{"score": 0.5}] * 2)
+    assert (placed.refused, placed.added) == (2, 0)
+    np.testing.assert_array_equal(session.labels, before)
+    assert session.live.sum() == live
     assert_sound(session)
 
 

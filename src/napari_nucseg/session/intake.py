@@ -124,10 +124,14 @@ class _Placer:
             return
         known = row >= 0 and bool(is_live(store.records[row : row + 1])[0])
         size = int(outline.mask.sum())
-        if known and store.records["area"][row] == size and (here[outline.mask] == outline.id).all():
+        same = known and store.records["area"][row] == size and bool((here[outline.mask] == outline.id).all())
+        if same and (prediction is None or kind in (UNCLASSIFIED, int(store.records["kind"][row]))):
             self._same_shape(row, kind)
             return
         if known and prediction is not None and store.records["state"][row] != State.PREDICTED:
+            self.placed.refused += 1
+            return
+        if prediction is not None and self._reviewed(here, outline):
             self.placed.refused += 1
             return
         mask = outline.mask & self._make_room(here, outline, known)
@@ -156,6 +160,18 @@ class _Placer:
             same = 0 <= y < here.shape[0] and 0 <= x < here.shape[1] and bool(outline.mask[y, x])
         self.placed.strangers += not same
         return row if same else -1
+
+    def _reviewed(self, here: NDArray[np.uint32], outline: Outline) -> bool:
+        """Whether a person has dealt with this nucleus under another number, as a new run asks: see `session.rerun`."""
+        store, place = self._store, outline.box
+        ids, counts = np.unique(here[outline.mask], return_counts=True)
+        states = store.records["state"][store.rows_of(ids[ids > 0])]
+        if 2 * counts[ids > 0][states != State.PREDICTED].sum() > outline.mask.sum():
+            return True
+        rejected = store.records[store.records["state"] == State.REJECTED]
+        marks = centre_pixels(rejected) - (place.y0, place.x0)
+        y, x = marks[((marks >= 0) & (marks < outline.mask.shape)).all(1)].T
+        return bool(outline.mask[y, x].any())
 
     def _same_shape(self, row: int, kind: int) -> None:
         if kind in (UNCLASSIFIED, int(self._store.records["kind"][row])):
@@ -228,6 +244,7 @@ class _Placer:
                 record["kind"], record["typed"] = kind, True
         else:
             record["state"], record["origin"], record["kind"] = State.PREDICTED, Origin.MODEL, kind
+            record["locked"], record["typed"] = False, False
             record["score"] = prediction.get("score", np.nan)
             record["prob"] = [prediction.get(f"prob_{name}", np.nan) for name in self._names]
         if row >= 0:

@@ -317,7 +317,7 @@ class Session(Contents):
         known = len(self._classes)
         try:
             with self._edit("Import"):
-                names = [known.name for known in self._classes[: self._store.records["prob"].shape[1]]]
+                names = [c.name for c in self._classes[: self._store.records["prob"].shape[1]]]
                 into = Target(self._store, self._centres, self.class_index, names)
                 return place(into, outlines, points, kinds, progress, predictions)
         except BaseException:
