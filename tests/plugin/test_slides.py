@@ -247,6 +247,18 @@ def test_results_that_cannot_be_shown_say_what_is_missing(small, gone, words):
         get_reader(str(small))(str(small))
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [("nuclei.csv", "centre_y", "y"), ("summary.json", '"mpp": 0.25', '"mpp": "fine"')],
+)
+def test_results_that_are_damaged_are_told_so(small, name, old, new):
+    file = small.with_name(f"case 7_{name}")
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new, 1))
+    with pytest.raises(NucSegError, match="case 7 is damaged"):
+        get_reader(str(small))(str(small))
+
+
 def test_results_that_are_there_are_asked_about(done, world):
     world.answer = Choice.RESUME
     before = shown(done)

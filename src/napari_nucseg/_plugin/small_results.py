@@ -69,8 +69,15 @@ def read_small_result(path: str) -> list[tuple[Any, dict[str, Any], str]]:
         )
     labels = read_labels(tif)
     result = SlideResult(summary.parent, name, [labels], read_summary(summary) or {})
-    scale = {} if result.mpp is None else {"scale": (result.mpp,) * 2, "units": ("um", "um")}
-    layers = [_labels(result, labels, scale), _centres(result, scale)]
+    try:
+        scale = {} if result.mpp is None else {"scale": (result.mpp,) * 2, "units": ("um", "um")}
+        layers = [_labels(result, labels, scale), _centres(result, scale)]
+    except NucSegError:
+        raise
+    except (KeyError, ValueError, TypeError) as error:
+        raise NucSegError(
+            f"The table or the summary of {name} is damaged ({error!r}); copy the results again."
+        ) from error
     _outline_soon(labels)
     return layers
 
