@@ -126,6 +126,17 @@ def test_counts_are_in_the_legend_and_classes_can_be_hidden(panel):
     assert labels.colormap.map(int(ids[0]))[3] == 1
 
 
+def test_tiles_appear_also_when_the_next_ones_are_long_in_coming(tall, gated, monkeypatch):
+    """Updates that take long are rare; the last tiles before a pause are shown nevertheless."""
+    monkeypatch.setattr("napari_nucseg._plugin.results.PATIENCE", 1e6)
+    tall.widget.run_bar.run_button.click()
+    gated.let(6)
+    tall.until(lambda: "tissue centres" in tall.names and len(tall.layer("tissue centres").data) > 0)
+    assert tall.running
+    gated.let(6)
+    tall.wait()
+
+
 def test_tiles_appear_as_they_finish(tall, gated):
     tall.widget.run_bar.run_button.click()
     gated.let(6)

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 ANYWHERE = object()
 """Stands for all of an image and any part of it."""
 
+REST_MS = 500
+"""After which centres are shown that came too soon after others."""
+
 
 class FlowView(Protocol):
     """The panel, as the flow sees it."""
@@ -97,6 +100,9 @@ class SegmentFlow:
         self._began, self._why = 0.0, ""
         self._closed = False
         self._taking: Any = None
+        self._rest = QTimer()
+        self._rest.setSingleShot(True)
+        self._rest.timeout.connect(self._show_rest)
         self._emitters = [viewer.layers.events.removed]
         connect_all(self._emitters, self._on_removed)
 
@@ -227,7 +233,17 @@ class SegmentFlow:
 
     def on_tile(self, tile: TileResult) -> None:
         """Take in a tile."""
-        if self._results is not None and self._results.add(tile):
+        if self._results is None:
+            return
+        if self._results.add(tile):
+            self._view.show_results(self._results)
+        elif not self._rest.isActive():
+            self._rest.start(REST_MS)
+
+    def _show_rest(self) -> None:
+        """Show the centres of tiles that came too soon after others, should the next tile be long in coming."""
+        if self._results is not None and self.controller.running and not self._closed:
+            self._results.catch_up()
             self._view.show_results(self._results)
 
     def on_finished(self) -> None:

@@ -192,6 +192,11 @@ class ResultLayers:
             self._update()
         return due
 
+    def catch_up(self) -> None:
+        """Show the centres of the tiles that wait for the next update."""
+        if self._pending:
+            self._update()
+
     def show(self, look: Look | None = None) -> None:
         """Show all that was taken in, and from now on in the given look."""
         self.look = look or self.look
